@@ -1,0 +1,143 @@
+"""Endpoints: what one API's requests, answers and stream chunks look like.
+
+One small class per API, all of this shape, so that the next one writes itself. An endpoint turns what the API says
+into facts (`Request`, `Answer`, `StreamReader`). It knows no budgets, no prices, no spans, and imports no SDK: it
+reads attributes or mapping keys of whatever object it is given, and takes missing fields for None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..estimation import Rates, Text
+from ..usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The facts of one request, read from its body.
+
+    Attributes:
+        model: the model asked for ("" if the body names none).
+        stream: whether the answer is to be streamed.
+        cap: the most output tokens per choice that the caller allows; None if the caller set no cap.
+        cap_field: the body's field that such a cap is written to.
+        min_cap: the least cap that the API accepts, in tokens (with Anthropic thinking: above its budget).
+        choices: how many choices are generated (`n`), at least 1.
+        text: all text, schemas and names sent, measured for the estimate of the input.
+        extra_input: tokens of input that are not text: images, files, the provider's own prompt for tools; best
+            estimate from published formulas.
+        input_bound: the most input tokens that the request can be billed for; None if nothing bounds them.
+        unbounded: the field that makes the input unbounded ("previous_response_id", "file_id", ...); None if bounded.
+        service_tier: the tier asked for.
+        speed: Anthropic's `speed` asked for.
+        background: whether the answer comes later, by retrieval.
+        wants_usage: for chat streams, whether the caller itself asked for the usage chunk, or explicitly refused it
+            (True, False); None where the caller said nothing.
+        attributes: span attributes of the request (`gen_ai.request.*`), never content.
+    """
+
+    model: str
+    stream: bool = False
+    cap: int | None = None
+    cap_field: str = "max_tokens"
+    min_cap: int = 1
+    choices: int = 1
+    text: Text = field(default_factory=Text)
+    extra_input: int = 0
+    input_bound: int | None = None
+    unbounded: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    background: bool = False
+    wants_usage: bool | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The facts of one complete answer.
+
+    Attributes:
+        usage: what the provider says was consumed; None if it says nothing.
+        id: the answer's id.
+        model: the model that answered.
+        finish_reasons: why each choice ended.
+        text: the visible output, measured, for an estimate where `usage` is None.
+        pending: whether the work goes on in the background and the usage comes later.
+    """
+
+    usage: Usage | None = None
+    id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    text: Text = field(default_factory=Text)
+    pending: bool = False
+
+
+class StreamReader(Protocol):
+    """Reads the chunks of one stream as they pass. `feed` is the hot path: one call per chunk, no allocation.
+
+    Attributes:
+        units: visible output received so far, estimated, in thousandths of a token.
+        limit: `feed` returns True when `units` goes over it; the call sets it to what it holds money for.
+        chunks: how many chunks with output were fed (at least the number of content chunks; may be approximate).
+        terminal: whether the event that ends this kind of stream was seen (finish_reason of all choices / `[DONE]`
+            is not visible for chat, so: a finish_reason; `response.completed|incomplete|failed`; `message_stop`).
+    """
+
+    units: int
+    limit: int
+    terminal: bool
+
+    def feed(self, chunk: Any) -> bool:
+        """Count one chunk. Returns True if the caller must look: the limit is passed, or `is_usage_only` may hold."""
+        ...
+
+    def is_usage_only(self, chunk: Any) -> bool:
+        """Whether the chunk is the extra one that `include_usage` brings (`choices` empty, `usage` set)."""
+        ...
+
+    def answer(self) -> Answer:
+        """What is known so far; `usage` is None until the provider has said it."""
+        ...
+
+    def input_tokens(self) -> int | None:
+        """Input tokens (inclusive) if the provider has said them at the start of the stream (Anthropic), else None."""
+        ...
+
+
+class Endpoint(Protocol):
+    """One billable API.
+
+    Attributes:
+        name: "chat.completions", "responses", "messages".
+        provider: the `gen_ai.provider.name` value.
+        operation: the `gen_ai.operation.name` value.
+    """
+
+    name: str
+    provider: str
+    operation: str
+
+    def read_request(self, body: Mapping[str, Any]) -> Request:
+        """The facts of a request body (sentinels such as `Omit` and `NotGiven` count as absent)."""
+        ...
+
+    def read_answer(self, answer: Any) -> Answer:
+        """The facts of a complete answer: the SDK's parsed object, or the decoded JSON."""
+        ...
+
+    def reader(self, request: Request, rates: Rates) -> StreamReader:
+        """A reader for the chunks of one stream. `rates` turns text into tokens."""
+        ...
+
+    def with_usage(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of the body that asks the provider for the usage of a stream. Nothing nested is shared and changed."""
+        ...
+
+    def with_cap(self, body: Mapping[str, Any], cap: int) -> dict[str, Any]:
+        """A copy of the body whose output is capped at `cap` tokens per choice."""
+        ...
