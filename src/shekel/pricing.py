@@ -1,0 +1,348 @@
+"""Pricing: Usage → Cost, by the price list of `genai-prices` after the user's own overrides and aliases.
+
+A model that nobody prices has no quote (None): unknown is not zero, and neither is free. Costs are whole
+nano-dollars, exact, and rounded once per call, upwards. The list is imported at the first question, never before.
+Pricing knows no budgets, spans or SDKs, and never fetches anything.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+from .model_limits import max_output_of
+from .quotes import NANO, Quote, as_genai_usage, flat, from_list, round_up
+from .usage import Usage
+
+__all__ = ["Prices", "Quote", "as_genai_usage", "nanos", "per_1k", "provider_of", "usd"]
+
+Amount = str | int | float | Decimal
+
+# OpenTelemetry's `gen_ai.provider.name` values → ids of the price list, where the two differ.
+_PROVIDERS: Mapping[str, str] = {
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "aws.bedrock": "aws",
+    "gcp.vertex_ai": "google",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "mistral_ai": "mistral",
+    "x_ai": "x-ai",
+    "moonshot_ai": "moonshotai",
+}
+_DATE = re.compile(r"-20\d\d-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])$")
+_KEYS = ("input", "output", "cache_read", "cache_write")
+_CACHED = 1024
+_EVER = (float("-inf"), float("inf"))
+_EXACT = Context(prec=100)
+
+
+def nanos(amount: Amount, *, up: bool = False) -> int:
+    """Nano-dollars of an amount in USD: rounded down, as limits are, or with `up` upwards, as costs are.
+
+    Raises:
+        ValueError: the amount is no finite number.
+    """
+    exact = _decimal("amount", amount, "give a finite number of US dollars")
+    return int((exact * NANO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR, _EXACT))
+
+
+def usd(nano: int) -> Decimal:
+    """USD of an amount in nano-dollars, exact."""
+    return Decimal(nano).scaleb(-9, _EXACT)
+
+
+def per_1k(input: Amount, output: Amount) -> Quote:
+    """A quote from prices in USD per 1,000 tokens, as the `shekel` vocabulary gives them.
+
+    Raises:
+        ValueError: a price is negative or no finite number.
+    """
+    rates = {"input": _rate("input", input, 1_000), "output": _rate("output", output, 1_000)}
+    return flat("price_per_1k_tokens", rates)
+
+
+def provider_of(model: str) -> str | None:
+    """The price list's id of the provider that a model name belongs to ("openai", "anthropic", ...); None if unclear.
+
+    A leading "provider/" counts. A name that several hosts serve ("llama-3...") belongs to none.
+    """
+    from genai_prices.data_snapshot import find_provider_by_id
+
+    snapshot = _snapshot()
+    name = model.strip().lower()
+    prefix, slash, rest = name.partition("/")
+    if slash and rest and (named := find_provider_by_id(snapshot.providers, prefix)):
+        return str(named.id)
+    for provider in snapshot.providers:
+        if provider.id in ("openai", "anthropic") and provider.find_model(name):
+            return str(provider.id)
+    try:
+        return str(snapshot.find_provider(name, None, None).id) if name else None
+    except LookupError:
+        return None
+
+
+class Prices:
+    """A price list with the user's overrides and aliases before it. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._overrides: dict[str, dict[str, Fraction]] = {}
+        self._aliases: dict[str, str] = {}
+        self._cache: dict[tuple[Any, ...], tuple[float, float, Any, Quote | None]] = {}
+        self._lock = threading.Lock()
+
+    def set(self, model: str, price: Mapping[str, Amount] | str) -> None:
+        """Give a model a price of the user's own. It goes before the list, for every provider, tier and date.
+
+        A name that is in the list also prices the dated names of the same model.
+
+        Args:
+            model: the model's name.
+            price: USD per million tokens as `{"input": …, "output": …}`, optionally `"cache_read"` and
+                `"cache_write"` (else they cost what input costs); or "free".
+
+        Raises:
+            ValueError: a bad name, key or value.
+        """
+        name = _name("model", model)
+        if price == "free":
+            rates = {"input": Fraction(0), "output": Fraction(0)}
+        elif isinstance(price, Mapping):
+            for key in price:
+                if key not in _KEYS:
+                    raise ValueError(f"price of {model!r}: unknown key {key!r}; use {', '.join(_KEYS)}")
+            for key in ("input", "output"):
+                if key not in price:
+                    raise ValueError(f"price of {model!r}: {key!r} is missing; give USD per million tokens")
+            rates = {key: _rate(f"{key} price of {model!r}", value, 1_000_000) for key, value in price.items()}
+        else:
+            remedy = 'give {"input": …, "output": …} in USD per million tokens, or "free"'
+            raise ValueError(f"price of {model!r} is {price!r}; {remedy}")
+        with self._lock:
+            self._overrides[name] = rates
+            self._cache = {}
+
+    def alias(self, name: str, target: str) -> None:
+        """Price one name (a deployment, a gateway's own name) as another model.
+
+        Raises:
+            ValueError: a bad name, or aliases that lead back to themselves.
+        """
+        source, end = _name("alias", name), _name("alias target", target)
+        with self._lock:
+            step: str | None = end
+            while step is not None:
+                if step == source:
+                    raise ValueError(f"alias {name!r} → {target!r} leads back to itself; point it at a priced model")
+                step = self._aliases.get(step)
+            self._aliases[source] = end
+            self._cache = {}
+
+    def quote(
+        self,
+        provider: str,
+        model: str,
+        *,
+        host: str | None = None,
+        service_tier: str | None = None,
+        speed: str | None = None,
+        at: float,
+    ) -> Quote | None:
+        """What a model costs in one request; None if nobody prices it.
+
+        Args:
+            provider: the `gen_ai.provider.name` of the API's format.
+            model: the model's name, as asked for or as answered.
+            host: the host (or host and path) that the request goes to. Where it is one that the price list knows
+                ("api.groq.com"), that provider's prices count, whatever the format; else `provider`'s.
+            service_tier: the tier asked for or billed ("flex", "priority", "batch", ...); None or "auto" if open.
+            speed: Anthropic's `speed`.
+            at: when the request was made, in Unix seconds.
+        """
+        cache = self._cache
+        key = (provider, model, host, service_tier, speed)
+        entry = cache.get(key)
+        if entry is not None and entry[0] <= at < entry[1] and entry[2] is _snapshot():
+            return entry[3]
+        snapshot = _snapshot()
+        quote, since, until = self._resolve(snapshot, provider, model, host, service_tier, speed, at)
+        with self._lock:
+            if len(cache) >= _CACHED:
+                cache.clear()
+            # Into the cache that was current at the start: an override that came meanwhile began a new one.
+            cache[key] = (since, until, snapshot, quote)
+        return quote
+
+    def cost(self, quote: Quote, usage: Usage, *, provider: str, at: float, host: str | None = None) -> int:
+        """The cost of a call in nano-dollars, rounded up once, the passes of other models (`usage.also`) included.
+
+        A pass whose model has no price costs what the call's own model would.
+        """
+        if not usage.also:
+            return quote.cost(usage)
+        return round_up(self._exact(quote, usage, provider, at, host))
+
+    def _exact(self, quote: Quote, usage: Usage, provider: str, at: float, host: str | None) -> Fraction:
+        total = quote.exact(usage)
+        for part in usage.also:
+            tier = part.usage.service_tier or usage.service_tier
+            speed = part.usage.speed
+            other = part.model and self.quote(provider, part.model, host=host, service_tier=tier, speed=speed, at=at)
+            total += self._exact(other or quote, part.usage, provider, at, host)
+        return total
+
+    def _resolve(
+        self,
+        snapshot: Any,
+        provider: str,
+        model: str,
+        host: str | None,
+        service_tier: str | None,
+        speed: str | None,
+        at: float,
+    ) -> tuple[Quote | None, float, float]:
+        name = model.strip().lower()
+        aliased = name in self._aliases
+        while name in self._aliases:
+            name = self._aliases[name]
+        found = _find(snapshot, provider, name, host, anywhere=aliased)
+        info = found[1] if found else None
+        limit = max_output_of(info.id, info.context_window) if info else max_output_of(name, None)
+        for known in (name, info.id if info else _DATE.sub("", name)):
+            if known in self._overrides:
+                return flat(known, self._overrides[known], limit), *_EVER
+        if found is None:
+            return None, *_EVER
+        return _list_quote(*found, service_tier, speed, at, limit)
+
+
+def _find(snapshot: Any, provider: str, name: str, host: str | None, *, anywhere: bool) -> tuple[Any, Any] | None:
+    """The list's provider and model. `anywhere`: the user named the model, so it may be another provider's."""
+    from genai_prices.data_snapshot import find_provider_by_id
+
+    if not name:
+        return None
+    everyone = snapshot.providers
+    hosts: list[Any] = []
+    if host:
+        url = host if "://" in host else f"https://{host}"
+        url = url if "/" in url.partition("://")[2] else f"{url}/"
+        hosts = [candidate for candidate in everyone if re.match(candidate.api_pattern, url)]
+    own = find_provider_by_id(everyone, _PROVIDERS.get(provider, provider))
+    for candidate in hosts or ([own] if own else []):
+        if info := candidate.find_model(name, all_providers=everyone):
+            return candidate, info
+    # A gateway that nobody knows often takes "provider/model".
+    prefix, slash, rest = name.partition("/")
+    named = find_provider_by_id(everyone, prefix) if slash and not hosts else None
+    if named is not None and (info := named.find_model(rest, all_providers=everyone)):
+        return named, info
+    if anywhere and (maker := provider_of(name)):
+        named = find_provider_by_id(everyone, maker)
+        if named is not None and (info := named.find_model(name)):
+            return named, info
+    return None
+
+
+def _context(service_tier: str | None, speed: str | None) -> dict[str, str]:
+    """The list's words for what was asked. "auto" and "standard" are the list's price without any context."""
+    tier = (service_tier or "").lower()
+    context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier} if tier else {}
+    return context | ({"speed": speed.lower()} if speed else {})
+
+
+def _list_quote(
+    provider: Any, info: Any, service_tier: str | None, speed: str | None, at: float, max_output: int | None
+) -> tuple[Quote | None, float, float]:
+    import genai_prices
+
+    moment = datetime.fromtimestamp(at, UTC)
+    # A model borrowed from another provider (OpenAI's at Azure) has that provider's standard price, not its tiers.
+    variants = (info.price_variants or []) if any(info is own for own in provider.models) else []
+    context = _context(service_tier, speed)
+    # Who asks for no tier may be served any; who asks for one may be served the standard one instead.
+    tiers: set[str] = set()
+    if not service_tier or service_tier.lower() == "auto":
+        tiers = {variant.when["service_tier"] for variant in variants if "service_tier" in variant.when}
+    maybe: list[dict[str, str]] = [{}, *({**context, "service_tier": tier} for tier in tiers)]
+
+    def priced(words: dict[str, str]) -> Any:
+        return info.get_prices(moment, words if variants else None)
+
+    def odd(usage: Usage) -> Fraction:
+        dollars = info.calc_price(
+            as_genai_usage(usage), provider, genai_request_timestamp=moment, price_context=context
+        ).total_price
+        return Fraction(dollars) * NANO
+
+    since, until = _validity(info, moment)
+    try:
+        odd(Usage())  # a price that the list itself refuses is no price
+        source = f"genai-prices {genai_prices.__version__}"
+        quote = from_list(info.id, source, priced(context), map(priced, maybe), max_output, odd)
+    except Exception:
+        return None, since, until
+    return quote, since, until
+
+
+def _validity(info: Any, moment: datetime) -> tuple[float, float]:
+    """From when until when (Unix seconds) the model's conditional prices stay as they are at a moment."""
+    conditional = info.prices if isinstance(info.prices, list) else []
+    edges: list[float] = []
+    for item in (*conditional, *(info.price_variants or ())):
+        constraint = item.constraint
+        if constraint is None:
+            continue
+        if (start := getattr(constraint, "start_date", None)) is not None:
+            edges.append(datetime.combine(start, time(), UTC).timestamp())
+            continue
+        for edge in (constraint.start_time, constraint.end_time):
+            for days in (-2, -1, 0, 1, 2):
+                day: date = moment.date() + timedelta(days)
+                edges.append(datetime.combine(day, edge, edge.tzinfo or UTC).timestamp())
+    now = moment.timestamp()
+    return (
+        max((edge for edge in edges if edge <= now), default=_EVER[0]),
+        min((edge for edge in edges if edge > now), default=_EVER[1]),
+    )
+
+
+def _snapshot() -> Any:
+    """The list in use; whoever updates prices puts another object in its place."""
+    global _snapshot
+    from genai_prices.data_snapshot import get_snapshot
+
+    _snapshot = get_snapshot  # the import statement alone would cost more than the rest of a quote
+    return get_snapshot()
+
+
+def _name(what: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{what} is {value!r}; give the name of a model")
+    return value.strip().lower()
+
+
+def _rate(what: str, value: object, per: int) -> Fraction:
+    """Nano-dollars per token of a price in USD per so many tokens."""
+    remedy = f"give a number of US dollars per {per:,} tokens that is finite and at least 0"
+    amount = _decimal(what, value, remedy)
+    if amount < 0:
+        raise ValueError(f"{what} is {value!r}; {remedy}")
+    return Fraction(amount) * NANO / per
+
+
+def _decimal(what: str, value: object, remedy: str) -> Decimal:
+    if isinstance(value, (str, int, float, Decimal)) and not isinstance(value, bool):
+        try:
+            exact = Decimal(str(value))
+        except InvalidOperation:
+            exact = Decimal("NaN")
+        if exact.is_finite():
+            return exact
+    raise ValueError(f"{what} is {value!r}; {remedy}")
