@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..estimation import Rates, Text
-from ..usage import Usage
+from shekel.estimation import Rates, Text
+from shekel.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,143 @@
+"""Streams of Anthropic Messages, read event by event as they pass.
+
+`message_start` brings the input and a placeholder for the output; each `message_delta` brings totals, whose fields
+replace the former ones and never add to them. Keeps counts and the usage, never a chunk, and imports no SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from shekel.estimation import NOTHING, Rates, Text, measure
+from shekel.usage import Usage
+
+from .base import Answer
+from .body import get, string
+
+_USAGE_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation",
+    "output_tokens_details",
+    "server_tool_use",
+    "service_tier",
+    "speed",
+    "iterations",
+)
+
+
+class MessageReader:
+    """Reads the events of one Messages stream."""
+
+    __slots__ = (
+        "_final", "_id", "_model", "_other", "_other_units", "_rate", "_rates", "_read", "_stop", "_thought", "_usage",
+        "chunks", "limit", "terminal", "units",
+    )  # fmt: skip
+
+    def __init__(self, rates: Rates, read: Callable[[Any], Usage]) -> None:
+        self.units = 0
+        self.limit = 0
+        self.chunks = 0
+        self.terminal = False
+        self._rate = rates.one
+        self._rates = rates
+        self._read = read
+        self._other = NOTHING  # all that did not go the fast way, but for thinking
+        self._thought = NOTHING
+        self._other_units = 0
+        self._usage: dict[str, Any] = {}
+        self._id: str | None = None
+        self._model: str | None = None
+        self._stop: str | None = None
+        self._final = False
+
+    def feed(self, chunk: Any) -> bool:
+        """Count one event. True if the limit is passed. The hot path: text of a text delta, in ASCII."""
+        try:
+            text = chunk.delta.text
+            if text.isascii():
+                units = self.units = self.units + len(text) * self._rate
+                self.chunks += 1
+                return units > self.limit
+        except Exception:
+            pass
+        with suppress(Exception):  # whatever this was, it is not ours to complain about
+            self._event(chunk)
+        return self.units > self.limit
+
+    def _event(self, event: Any) -> None:
+        kind = get(event, "type")
+        if kind == "content_block_delta":
+            delta = get(event, "delta")
+            thought = get(delta, "thinking")
+            if thought is not None:
+                self._count(thought, thinking=True)
+            elif get(delta, "type") == "compaction_delta":
+                self._count(get(delta, "content"))
+            else:
+                self._count(get(delta, "text"))
+                self._count(get(delta, "partial_json"))
+        elif kind == "content_block_start":
+            block = get(event, "content_block")
+            self._count(get(block, "text"))
+            self._count(get(block, "thinking"), thinking=True)
+            if get(block, "type") in ("tool_use", "server_tool_use", "mcp_tool_use"):
+                self._count(get(block, "name"))
+        elif kind == "message_start":
+            message = get(event, "message")
+            self._id = string(get(message, "id"))
+            self._model = string(get(message, "model"))
+            self._replace(get(message, "usage"))
+        elif kind == "message_delta":
+            usage = get(event, "usage")
+            stop = string(get(get(event, "delta"), "stop_reason"))
+            self._stop = stop or self._stop
+            self._replace(usage)
+            if usage is not None and self._stop:
+                self._final = True
+        elif kind == "message_stop":
+            self.terminal = True
+
+    def _replace(self, usage: Any) -> None:
+        for name in _USAGE_FIELDS:
+            value = get(usage, name)
+            if value is not None:
+                self._usage[name] = value
+
+    def _count(self, text: Any, *, thinking: bool = False) -> None:
+        if isinstance(text, str) and text:
+            measured = measure(text)
+            units = self._rates.units(measured)
+            if thinking:
+                self._thought = self._thought + measured
+            else:
+                self._other = self._other + measured
+            self._other_units += units
+            self.units += units
+            self.chunks += 1
+
+    def is_usage_only(self, chunk: Any) -> bool:
+        """Never: no chunk of these streams is ours."""
+        return False
+
+    def input_tokens(self) -> int | None:
+        """Input tokens, inclusive, once `message_start` has said them."""
+        return self._read(self._usage).input if "input_tokens" in self._usage else None
+
+    def answer(self) -> Answer:
+        """What is known so far. Usage only once a `message_delta` brought it with a stop reason."""
+        usage = self._read(self._usage) if self._final else None
+        text = Text((self.units - self._other_units) // self._rate) + self._other
+        if not (usage and usage.reasoning):
+            text = text + self._thought
+        return Answer(
+            usage=usage,
+            id=self._id,
+            model=self._model,
+            finish_reasons=(self._stop,) if self._stop else (),
+            text=text,
+        )

@@ -1,0 +1,200 @@
+"""Streams of OpenAI, read chunk by chunk as they pass: Chat Completions and Responses.
+
+Each `feed` has a short way for what nearly all chunks are (ASCII text of one choice), and a method for all the rest.
+Keeps counts and the usage, never a chunk, and imports no SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from shekel.estimation import NOTHING, Rates, Text, measure
+from shekel.usage import Usage
+
+from .base import Answer
+from .body import get, items, string
+
+
+class _Reader:
+    """What both readers share: counting."""
+
+    __slots__ = ("_id", "_model", "_other", "_other_units", "_rate", "_rates", "_thought", "chunks", "limit",
+        "terminal", "units")  # fmt: skip
+
+    def __init__(self, rates: Rates) -> None:
+        self.units = 0
+        self.limit = 0
+        self.chunks = 0
+        self.terminal = False
+        self._rate = rates.one
+        self._rates = rates
+        self._other = NOTHING  # all that did not go the short way, but for reasoning
+        self._thought = NOTHING
+        self._other_units = 0
+        self._id: str | None = None
+        self._model: str | None = None
+
+    def _count(self, text: Any, *, reasoning: bool = False) -> None:
+        if isinstance(text, str) and text:
+            measured = measure(text)
+            units = self._rates.units(measured)
+            if reasoning:
+                self._thought = self._thought + measured
+            else:
+                self._other = self._other + measured
+            self._other_units += units
+            self.units += units
+            self.chunks += 1
+
+    def _text(self, usage: Usage | None) -> Text:
+        """What was received; shown reasoning only where the usage does not split it."""
+        text = Text((self.units - self._other_units) // self._rate) + self._other
+        return text if usage and usage.reasoning else text + self._thought
+
+    def input_tokens(self) -> int | None:
+        """None: these streams say it at their end."""
+        return None
+
+
+class ChatReader(_Reader):
+    """Reads the chunks of one Chat Completions stream."""
+
+    __slots__ = ("_choices", "_finished", "_read", "_tier", "_usage")
+
+    def __init__(self, rates: Rates, choices: int, read: Callable[[Any, Any], Usage]) -> None:
+        super().__init__(rates)
+        self._choices = choices
+        self._finished: dict[Any, str] = {}
+        self._read = read
+        self._tier: Any = None
+        self._usage: Any = None
+
+    def feed(self, chunk: Any) -> bool:
+        """Count one chunk. The hot path: the only choice brings content in ASCII, and goes on."""
+        try:
+            (choice,) = chunk.choices
+            text = choice.delta.content
+            if text and text.isascii() and choice.finish_reason is None and self._id is not None:
+                units = self.units = self.units + len(text) * self._rate
+                self.chunks += 1
+                return units > self.limit
+        except Exception:
+            pass
+        with suppress(Exception):  # whatever this was, it is not ours to complain about
+            return self._chunk(chunk) or self.units > self.limit
+        return self.units > self.limit
+
+    def _chunk(self, chunk: Any) -> bool:
+        if self._id is None:
+            # An id of "" (Azure's first chunk) is not one, and must not send every chunk this way either.
+            self._id = string(get(chunk, "id")) or ("" if self.chunks else None)
+        self._model = string(get(chunk, "model")) or self._model
+        self._tier = string(get(chunk, "service_tier")) or self._tier
+        usage = get(chunk, "usage")
+        if usage is not None:
+            self._usage = usage
+        choices = items(get(chunk, "choices"))
+        for choice in choices:
+            delta = get(choice, "delta")
+            if delta is not None:
+                self._delta(delta)
+            reason = string(get(choice, "finish_reason"))
+            if reason:
+                self._finished[get(choice, "index")] = reason
+                self.terminal = len(self._finished) >= self._choices
+        return usage is not None and not choices
+
+    def _delta(self, delta: Any) -> None:
+        self._count(get(delta, "content"))
+        self._count(get(delta, "refusal"))
+        # What hosts that speak this API call their shown reasoning.
+        self._count(get(delta, "reasoning_content") or get(delta, "reasoning"), reasoning=True)
+        calls = [get(delta, "function_call")]
+        for call in items(get(delta, "tool_calls")):
+            calls += [get(call, "function"), get(call, "custom")]
+        for call in calls:
+            if call is not None:
+                for name in ("name", "arguments", "input"):
+                    self._count(get(call, name))
+        self._count(get(get(delta, "audio"), "transcript"))
+
+    def is_usage_only(self, chunk: Any) -> bool:
+        """Whether the chunk is the extra one that `include_usage` brings (`choices` empty, `usage` set)."""
+        return get(chunk, "usage") is not None and get(chunk, "choices") == []
+
+    def answer(self) -> Answer:
+        """What is known so far."""
+        usage = None if self._usage is None else self._read(self._usage, self._tier)
+        return Answer(
+            usage=usage,
+            id=self._id or None,
+            model=self._model,
+            finish_reasons=tuple(self._finished.values()),
+            text=self._text(usage),
+        )
+
+
+class ResponseReader(_Reader):
+    """Reads the events of one Responses stream."""
+
+    __slots__ = ("_answer", "_read", "_status")
+
+    def __init__(self, rates: Rates, read: Callable[[Any], Answer]) -> None:
+        super().__init__(rates)
+        self._answer: Answer | None = None
+        self._read = read
+        self._status: str | None = None
+
+    def feed(self, chunk: Any) -> bool:
+        """Count one event. The hot path: a delta of output text in ASCII."""
+        try:
+            if chunk.type == "response.output_text.delta":
+                text = chunk.delta
+                if text.isascii():
+                    units = self.units = self.units + len(text) * self._rate
+                    self.chunks += 1
+                    return units > self.limit
+        except Exception:
+            pass
+        with suppress(Exception):  # whatever this was, it is not ours to complain about
+            self._event(chunk)
+        return self.units > self.limit
+
+    def _event(self, event: Any) -> None:
+        kind = get(event, "type")
+        if not isinstance(kind, str):
+            return
+        if kind.endswith(".delta"):
+            if kind != "response.audio.delta":  # base64
+                self._count(get(event, "delta"), reasoning=kind.startswith("response.reasoning"))
+        elif kind == "response.output_item.added":
+            self._count(get(get(event, "item"), "name"))
+        elif kind in ("response.completed", "response.incomplete", "response.failed"):
+            self._answer = self._read(get(event, "response"))
+            self.terminal = True
+        elif kind in ("response.created", "response.queued", "response.in_progress"):
+            response = get(event, "response")
+            self._id = string(get(response, "id")) or self._id
+            self._model = string(get(response, "model")) or self._model
+            self._status = string(get(response, "status")) if get(response, "background") is True else None
+
+    def is_usage_only(self, chunk: Any) -> bool:
+        """Never: no event of these streams is ours."""
+        return False
+
+    def answer(self) -> Answer:
+        """What is known so far: all of it once the event that ends the stream came."""
+        ended = self._answer
+        if ended is None:
+            pending = self._status in ("queued", "in_progress")
+            return Answer(id=self._id, model=self._model, text=self._text(None), pending=pending)
+        return Answer(
+            usage=ended.usage,
+            id=ended.id or self._id,
+            model=ended.model or self._model,
+            finish_reasons=ended.finish_reasons,
+            text=self._text(ended.usage),
+            pending=ended.pending,
+        )
