@@ -1,0 +1,47 @@
+"""Shekel: what every call to a language model costs, told where teams look, and stopped at the limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import package as _package
+from .budgets.budget import Budget, budget, with_budget
+from .budgets.errors import BudgetExceededError, UnboundedCallError, UnpricedModelError
+from .budgets.policy import Policy, per
+from .budgets.scope import scope
+from .configuration import configure
+
+if TYPE_CHECKING:
+    from .doors.processor import ShekelSpanProcessor
+    from .instrumentor import ShekelInstrumentor
+
+__distribution__ = _package.DISTRIBUTION
+__all__ = [
+    "Budget",
+    "BudgetExceededError",
+    "Policy",
+    "ShekelInstrumentor",
+    "ShekelSpanProcessor",
+    "UnboundedCallError",
+    "UnpricedModelError",
+    "budget",
+    "configure",
+    "per",
+    "scope",
+    "with_budget",
+]
+
+_package.warn_of_other()
+
+# The OpenTelemetry SDK and its instrumentation base are heavy: they are imported when these names are first used.
+_LAZY = {"ShekelInstrumentor": "instrumentor", "ShekelSpanProcessor": "doors.processor"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _package.version()
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module 'shekel' has no attribute {name!r}")

@@ -1,0 +1,35 @@
+"""`shekel.configure`: what holds for the whole process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .budgets.policy import Policy
+from .runtime import the_runtime
+
+
+def configure(
+    *,
+    policies: Sequence[Policy] | None = None,
+    prices: Mapping[str, Any] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    include_usage_hosts: Iterable[str] | None = None,
+) -> None:
+    """Set what holds for the whole process. What is not given stays as it is.
+
+    Args:
+        policies: budgets per value of a scope key, made with `per`; they replace those before. An empty list ends them.
+        prices: {"model": {"input": 1.5, "output": 6.0}} in USD per million tokens, with "cache_read" and "cache_write"
+            where they differ; or {"model": "free"}. They go before the price list.
+        aliases: {"name": "model"}: price the first like the second.
+        include_usage_hosts: further hosts ("host" or "host:port") that accept `stream_options.include_usage`, such as
+            a proxy of yours; without it a chat stream of theirs is charged by estimate. In the environment:
+            SHEKEL_INCLUDE_USAGE_HOSTS, separated by commas.
+
+    Raises:
+        ValueError: something that makes no sense; the message names it, the value and the remedy.
+    """
+    the_runtime().configure(
+        policies=policies, prices=prices, aliases=aliases, include_usage_hosts=include_usage_hosts
+    )

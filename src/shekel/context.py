@@ -1,0 +1,61 @@
+"""What travels in the OpenTelemetry context: the budgets of the block, the scope, and the call on its way.
+
+The context is the carrier, because it already follows the work: tasks inherit it, and thread instrumentations carry
+it. Entries live under private keys, so that nothing that came from outside can be mistaken for ours. Detaching in
+another context than the one attached in (a generator resumed elsewhere) is no error here: there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context as otel
+from opentelemetry.context import Context
+
+BUDGETS = otel.create_key("shekel-budgets")
+"""A tuple of the budgets of the enclosing blocks, outermost first."""
+
+SCOPE = otel.create_key("shekel-scope")
+"""A mapping of the scope entries that `shekel.scope` set in this process."""
+
+CALL = otel.create_key("shekel-call")
+"""The call that is being sent."""
+
+_runtime: Any = getattr(otel, "_RUNTIME_CONTEXT", None)
+
+
+def detach(token: Token[Context]) -> None:
+    """Undo `attach`. In another context than the one attached in, do nothing.
+
+    `opentelemetry.context.detach` logs an error there; a generator that a web framework resumes in a fresh copy of
+    the context for each chunk is no error of anybody's.
+    """
+    if _runtime is None:
+        otel.detach(token)
+        return
+    try:
+        _runtime.detach(token)
+    except (ValueError, RuntimeError):
+        return
+
+
+_SUPPRESS = tuple(
+    key
+    for key in (
+        getattr(otel, "_SUPPRESS_INSTRUMENTATION_KEY", None),
+        "suppress_instrumentation",
+        "suppress_language_model_instrumentation",
+    )
+    if key is not None
+)
+
+
+def suppressed(context: Context) -> bool:
+    """Whether others asked instrumentations to be silent here. It never silences money."""
+    return any(context.get(key) for key in _SUPPRESS)
+
+
+attach: Callable[[Context], Token[Context]] = otel.attach
+current: Callable[[], Context] = otel.get_current

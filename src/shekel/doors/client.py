@@ -1,0 +1,47 @@
+"""What a client of the SDKs tells about where its calls go: provider, host, and whether it traces by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_KINDS = (("Azure", "azure.ai.openai"), ("Bedrock", "aws.bedrock"), ("Vertex", "gcp.vertex_ai"))
+_providers: dict[type, str | None] = {}
+
+USAGE_HOSTS = frozenset({"api.openai.com"})
+"""Hosts known to accept `stream_options.include_usage`.
+Source: OpenAI API reference, Chat Completions, `stream_options`."""
+
+USAGE_SUFFIXES = (".api.openai.com", ".openai.azure.com")
+"""OpenAI's regional hosts, and Azure OpenAI, which documents the same option."""
+
+
+def destination(client: Any, provider: str) -> tuple[str, str | None, int | None]:
+    """The provider's name in the conventions, the host and the port that a client calls."""
+    kind = type(client)
+    known = _providers.get(kind, "")
+    if known == "":
+        known = next(
+            (name for base in kind.__mro__ for word, name in _KINDS if word in base.__name__),
+            None,
+        )
+        _providers[kind] = known
+    url = client.base_url
+    host = url.host or None
+    return known or provider, host, url.port
+
+
+def wants_usage_chunk(host: str | None, port: int | None, allowed: frozenset[str]) -> bool:
+    """Whether a chat stream of this host may be asked for its usage."""
+    if host is None:
+        return False
+    return (
+        host in USAGE_HOSTS
+        or host in allowed
+        or f"{host}:{port}" in allowed
+        or any(host.endswith(suffix) for suffix in USAGE_SUFFIXES)
+    )
+
+
+def native_tracing(client: Any, options: Any) -> bool:
+    """Whether the SDK will try to start a span of its own for this request (anthropic, where tracing is on)."""
+    return getattr(client, "_tracer", None) is not None and bool(getattr(options, "span_name", None))

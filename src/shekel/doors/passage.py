@@ -1,0 +1,433 @@
+"""Passage: one call on its way through the door: the copy of the SDK's options, the context while it sends, the hooks.
+
+What must not break the program is guarded here: a fault of ours is reported and the call goes on. The only exceptions
+that leave are budget errors, and they leave before anything is sent.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Mapping
+from contextvars import Token
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from .. import context as ctx
+from .. import faults, late
+from ..budgets import scope
+from ..call import Call, Failure, Outcome
+from ..providers.base import Answer, Endpoint
+from ..usage import ModelUsage
+from . import errors
+from .client import destination, native_tracing, wants_usage_chunk
+from .tee import AsyncCloseHook, CloseHook, SyncCloseHook, async_tee, sync_tee
+
+if TYPE_CHECKING:
+    from ..runtime import Runtime
+
+RAW_HEADER = "x-stainless-raw-response"
+_ONE_SHOT = ("messages", "tools", "system", "input")
+
+
+class ResultHook:
+    """Takes the place of `options.post_parser`: sees the parsed result before the caller's own parser can raise.
+
+    It is also what ties a call to the SDK's options: if they are collected and nothing came back (a raw answer that
+    nobody parsed or closed), the call ends as dropped.
+    """
+
+    __slots__ = ("__weakref__", "former", "passage")
+
+    def __init__(self, passage: Passage, former: Any) -> None:
+        self.passage = passage
+        self.former = former if callable(former) else None
+
+    def __call__(self, parsed: Any) -> Any:
+        passage = self.passage
+        try:
+            passage.seen(parsed)
+        except Exception as error:
+            faults.report("read an answer", error)
+        if self.former is None:
+            result = parsed
+        else:
+            try:
+                result = self.former(parsed)
+            except BaseException as error:
+                passage.parser_failed(error)
+                raise
+        passage.parsed()
+        return result
+
+    def __del__(self) -> None:
+        call = self.passage.call
+        if call.is_open and call.reader is None:
+            late.put(partial(call.finish, Outcome.DROPPED))
+
+
+def passage_of(options: Any) -> Passage | None:
+    """The passage that these options belong to, if they came through a door."""
+    hook = getattr(options, "post_parser", None)
+    return hook.passage if isinstance(hook, ResultHook) else None
+
+
+class Passage:
+    """One call on its way.
+
+    Args:
+        runtime: the parts that a call needs.
+        endpoint: the API that is called.
+        client: the SDK's client.
+        options: the SDK's options, left as they are.
+        stream: whether the SDK will stream the answer.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_body",
+        "_changed",
+        "_close_hook",
+        "_given_back",
+        "_hook_ref",
+        "_native",
+        "_parser_error",
+        "_sent",
+        "_token",
+        "call",
+        "client_type",
+        "here",
+        "hide_usage",
+        "options",
+        "reading",
+        "runtime",
+        "sending",
+    )
+
+    def __init__(self, runtime: Runtime, endpoint: Endpoint, client: Any, options: Any, stream: bool) -> None:
+        self.runtime = runtime
+        self.options = options
+        self.here = ctx.current()
+        self.sending: Context | None = None
+        self.hide_usage = False
+        self.reading = False
+        self._answers: dict[str, Answer] = {}
+        self._given_back = False
+        self._parser_error: BaseException | None = None
+        self._close_hook: CloseHook | None = None
+        self._sent = False
+        self._token: Token[Context] | None = None
+        self._changed = False
+
+        body = self._body_of(options)
+        request = endpoint.read_request(body)
+        if request.stream != stream:
+            request = replace(request, stream=stream)
+        provider, host, port = destination(client, endpoint.provider)
+        retries = options.get_max_retries(client.max_retries)
+        self.call = Call(
+            endpoint,
+            request,
+            gate=runtime.gate,
+            teller=runtime.teller,
+            now=time.perf_counter,
+            wall=time.time,
+            provider=provider,
+            host=host,
+            port=port,
+            attempts=1 + max(0, retries) if isinstance(retries, int) else 1,
+            body=body,
+        )
+        self.call.told = not ctx.suppressed(self.here)
+        self._body: Mapping[str, Any] | None = body
+        self._native = native_tracing(client, options)
+        if stream and request.wants_usage is None and endpoint.name == "chat.completions":
+            self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
+
+    def _body_of(self, options: Any) -> Mapping[str, Any]:
+        """The request's body as one mapping: `extra_body` over the arguments. One-shot iterators become lists."""
+        body = options.json_data
+        extra = options.extra_json
+        if not isinstance(body, Mapping):
+            body = {}
+        if isinstance(extra, Mapping) and extra:
+            body = {**body, **extra}
+        for key in _ONE_SHOT:
+            value = body.get(key)
+            if hasattr(value, "__next__"):
+                # Reading it to measure it would use it up: what is sent from here on is the list.
+                body = {**body, key: list(value)}  # type: ignore[call-overload]
+                self._changed = True
+        return body
+
+    # Admission
+
+    def admit(self) -> None:
+        """Start the span, admit the call, and write what was decided into a copy of the options.
+
+        Raises:
+            BudgetExceededError: the call is refused; its span, if there is one, is ended.
+            ValueError: the budget's fallback belongs to another provider.
+        """
+        call = self.call
+        runtime = self.runtime
+        try:
+            here = Context({**self.here, ctx.CALL: call})
+            if runtime.telling():
+                if self._native:
+                    # The SDK's own span will stand for this call, and what its start raises is swallowed.
+                    runtime.watch_provider()
+                    runtime.gate.admit(call, here)
+                    if call.refusal is not None:
+                        runtime.teller.start(call, here, scope.entries(here))
+                else:
+                    runtime.watch_provider()
+                    runtime.teller.start(call, here, scope.entries(here))
+            runtime.gate.admit(call, here)  # where no processor's `on_start` ran
+        except Exception as error:
+            faults.report("admitted a call", error)
+        if call.refusal is not None:
+            call.body = self._body = None
+            call.finish(Outcome.REFUSED)
+            raise call.refusal
+        try:
+            runtime.teller.admitted(call)
+            call.opened()
+            self._write()
+        except Exception as error:
+            faults.report("prepared a request", error)
+        if not isinstance(self.options.post_parser, ResultHook):
+            self.options = copy.copy(self.options)
+            self.options.post_parser = ResultHook(self, self.options.post_parser)
+
+    def _write(self) -> None:
+        """A copy of the options with our hook, and with what the admission changed in the body."""
+        call = self.call
+        options = copy.copy(self.options)
+        body: Mapping[str, Any] = call.body or self._body or {}
+        changed = self._changed or call.fallback_from is not None
+        if call.cap is not None:
+            body = call.endpoint.with_cap(body, call.cap)
+            changed = True
+        if self.hide_usage:
+            body = call.endpoint.with_usage(body)
+            changed = True
+        if changed:
+            options.json_data = body
+            options.extra_json = None
+        options.post_parser = ResultHook(self, options.post_parser)
+        self.options = options
+        call.body = self._body = None
+
+    def take_over(self, options: Any) -> None:
+        """Put what was decided on the options of an attempt that is being built."""
+        ours = self.options
+        options.json_data = ours.json_data
+        options.extra_json = ours.extra_json
+        options.post_parser = ours.post_parser
+        self.options = None
+        self._given_back = True
+
+    # The context while the SDK sends
+
+    def attach(self) -> None:
+        """Make the call's span current, and keep the scope's baggage from the provider."""
+        call = self.call
+        try:
+            here = scope.without_scope(self.here, self.runtime.policies.keys)
+            if call.span is not None:
+                here = trace.set_span_in_context(call.span, here)
+            elif here is self.here and not self._native:
+                return
+            self.sending = Context({**here, ctx.CALL: call})
+            self._token = ctx.attach(self.sending)
+        except Exception as error:
+            faults.report("attached the context", error)
+
+    def detach(self) -> None:
+        """Undo `attach`. In a coroutine that is closed elsewhere there is nothing to undo."""
+        token, self._token = self._token, None
+        if token is not None:
+            ctx.detach(token)
+        self.options = None  # the SDK's copies keep the hook alive from here on
+
+    # What the SDK does
+
+    def building(self) -> None:
+        """An attempt was built and is about to be sent."""
+        self._sent = True
+        call = self.call
+        if self._native and call.span is None and self.runtime.telling():
+            # The SDK started no span after all (not sampled, or no provider): ours stands for the call.
+            try:
+                here = self.sending or self.here
+                span = self.runtime.teller.start(call, here, scope.entries(self.here))
+                if span is not None and self._token is not None:
+                    self.runtime.teller.admitted(call)
+                    ctx.attach(trace.set_span_in_context(span, here))
+            except Exception as error:
+                faults.report("started a span", error)
+
+    def retrying(self, failure: Failure) -> None:
+        """An attempt failed, another follows."""
+        self.call.attempt_failed(failure)
+        self.runtime.gate.retrying(self.call)
+
+    def responding(self, response: Any, *, is_async: bool) -> None:
+        """A response has come; watch it close where its body is yet to be read."""
+        try:
+            if response is None or response.is_closed:
+                return
+            kind = AsyncCloseHook if is_async else SyncCloseHook
+            name = "aclose" if is_async else "close"
+            self._close_hook = kind(response, self.call, response.__dict__.get(name))
+            setattr(response, name, self._close_hook)
+        except Exception as error:
+            faults.report("watched a response", error)
+
+    def responded(self, response: Any, result: Any) -> None:
+        """The SDK has made its object. A raw answer whose body is read is counted now, before anybody's span ends."""
+        try:
+            if self._answers or self.call.reader is not None or response is None:
+                return
+            if getattr(result, "http_response", None) is not response:
+                return
+            if response.is_closed:
+                self._count(self._decoded(response))
+            elif not self.call.request.stream:
+                self._count_when_read(response)
+        except Exception as error:
+            faults.report("read a raw answer", error)
+
+    def _count_when_read(self, response: Any) -> None:
+        """A body that is read later, by `read` or `aread` of the response: count it then."""
+        passage = self
+        if hasattr(self._close_hook, "__call__") and isinstance(self._close_hook, AsyncCloseHook):
+
+            async def aread() -> bytes:
+                content: bytes = await type(response).aread(response)
+                passage._read_now(response)
+                return content
+
+            response.aread = aread
+        else:
+
+            def read() -> bytes:
+                content: bytes = type(response).read(response)
+                passage._read_now(response)
+                return content
+
+            response.read = read
+
+    def _read_now(self, response: Any) -> None:
+        try:
+            self._count(self._decoded(response))
+            self._end()
+        except Exception as error:
+            faults.report("read a raw answer", error)
+
+    def _decoded(self, response: Any) -> Any:
+        if "json" not in response.headers.get("content-type", ""):
+            return None
+        try:
+            return json.loads(response.content)
+        except ValueError:
+            return None
+
+    def seen(self, parsed: Any) -> None:
+        """The SDK has parsed a result: an answer, or a stream."""
+        if hasattr(parsed, "_iterator") and hasattr(parsed, "response"):
+            self._tee(parsed)
+        else:
+            self._count(parsed)
+
+    def _tee(self, stream: Any) -> None:
+        call = self.call
+        if not call.is_open or call.reader is not None:
+            return
+        reader = call.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
+        inner = stream._iterator
+        response = stream.response
+        late.start()
+        if hasattr(inner, "__anext__"):
+            call.streaming(reader)
+            tee: Any = async_tee(inner, reader, call, response, self.hide_usage)
+        else:
+            call.streaming(reader)
+            tee = sync_tee(inner, reader, call, response, self.hide_usage)
+        stream._iterator = tee
+        if self._close_hook is not None:
+            self._close_hook.watch(tee)
+
+    def _count(self, parsed: Any) -> None:
+        """Keep an answer. Several with one id are one charge; with different ids (a middleware's hops) they add up."""
+        if parsed is None:
+            return
+        call = self.call
+        answer = call.endpoint.read_answer(parsed)
+        self._answers[answer.id or ""] = answer
+        call.answer = self._merged()
+
+    def _merged(self) -> Answer:
+        *others, last = self._answers.values()
+        also = tuple(ModelUsage(other.model, other.usage) for other in others if other.usage is not None)
+        if not also or last.usage is None:
+            return last
+        return replace(last, usage=replace(last.usage, also=(*last.usage.also, *also)))
+
+    def parser_failed(self, error: BaseException) -> None:
+        """The caller's parser raised on a paid answer."""
+        self._parser_error = error
+        if self._given_back:
+            self._end()
+
+    def parsed(self) -> None:
+        """A result was handed out after `request` had returned: a raw answer's `parse`."""
+        if self._given_back:
+            self._end()
+
+    # The end
+
+    def returned(self, result: Any) -> None:
+        """`request` returned to the program."""
+        self._given_back = True
+        try:
+            call = self.call
+            if call.reader is not None or not call.is_open:
+                return
+            if self._answers:
+                self._end()
+            elif not hasattr(result, "http_response") and not hasattr(result, "is_closed"):
+                call.finish(Outcome.COMPLETE)  # an answer that no parser saw: a middleware's own
+            elif getattr(getattr(result, "http_response", result), "is_closed", False):
+                call.finish(Outcome.COMPLETE)
+        except Exception as error:
+            faults.report("finished a call", error)
+
+    def failed(self, error: BaseException) -> None:
+        """`request` raised. A paid answer that could not be parsed is charged all the same."""
+        self._given_back = True
+        try:
+            if self._answers:
+                self._parser_error = error
+                self._end()
+                return
+            outcome, failure = errors.of(error, sent=self._sent)
+            self.call.finish(outcome, failure=failure)
+        except Exception as fault:
+            faults.report("finished a failed call", fault)
+
+    def _end(self) -> None:
+        call = self.call
+        if not call.is_open or call.reader is not None:
+            return
+        failure = None
+        if self._parser_error is not None:
+            failure = errors.of(self._parser_error, sent=self._sent)[1]
+        call.finish(Outcome.COMPLETE, answer=call.answer, failure=failure)

@@ -1,0 +1,298 @@
+"""The door of the openai and anthropic SDKs, which are generated alike: the wrappers around their private client.
+
+Four seams of each `_base_client` client class, sync and async:
+
+    request              the one way in: above the retry loop, below every resource method
+    _build_request       every attempt passes: the safety net for requests that came around `request`
+    _process_response    where a raw answer is at hand, before somebody else's span ends
+    _sleep_for_retry     between attempts: why the former one failed
+
+The result is taken where the SDK parses (`options.post_parser`), the stream at `_iterator` and at the response's close.
+The SDK's own object is returned, always. Nothing here decides about money: that is the gate's.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import faults
+from ..providers import find_endpoint
+from . import errors
+from .passage import Passage, ResultHook, passage_of
+
+if TYPE_CHECKING:
+    from ..runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """One SDK with this kind of client.
+
+    Attributes:
+        name: its import name, which is also its name in the endpoint tables.
+        lowest: the lowest version that is supported, as numbers.
+    """
+
+    name: str
+    lowest: tuple[int, ...]
+
+    @property
+    def module(self) -> str:
+        return f"{self.name}._base_client"
+
+
+SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
+
+_CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
+_SEAMS = ("request", "_build_request", "_process_response")
+_MARK = "__shekel_wraps__"
+
+
+class Door:
+    """The wrappers around one SDK. `install` and `remove` may be repeated; `active` False makes them pass-through.
+
+    Args:
+        sdk: which.
+        runtime: the parts that a call needs.
+    """
+
+    def __init__(self, sdk: Sdk, runtime: Runtime) -> None:
+        self.sdk = sdk
+        self.runtime = runtime
+        self.active = False
+        self._placed: list[tuple[type, str, Any, Any]] = []
+
+    def install(self, module: Any) -> bool:
+        """Wrap the seams of an imported `_base_client`. Returns whether they are there.
+
+        Where a seam is missing or the version is not supported, one warning names version and consequence, and the SDK
+        is left as it is.
+        """
+        self.active = True
+        if self._placed:
+            return True
+        problem = self._problem(module)
+        if problem is not None:
+            faults.warn_once(
+                f"unsupported {self.sdk.name}",
+                "Shekel does not support this version of %s (%s): its calls are neither metered nor limited.",
+                self.sdk.name,
+                problem,
+            )
+            return False
+        for name, is_async in _CLIENTS:
+            base = getattr(module, name)
+            self._wrap_class(base, is_async)
+            for subclass in _subclasses(base):
+                # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
+                if "request" in subclass.__dict__:
+                    self._place(subclass, "request", self._async_request if is_async else self._sync_request)
+        return True
+
+    def remove(self) -> None:
+        """Undo `install` where ours is outermost; elsewhere ours stays as a pass-through."""
+        self.active = False
+        kept = []
+        for owner, name, ours, former in reversed(self._placed):
+            if owner.__dict__.get(name) is ours:
+                setattr(owner, name, former)
+            else:
+                kept.append((owner, name, ours, former))
+        self._placed = kept[::-1]
+
+    def _problem(self, module: Any) -> str | None:
+        package = sys.modules.get(self.sdk.name)
+        version = str(getattr(package, "__version__", "unknown"))
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        if len(numbers) == 2 and numbers < self.sdk.lowest:
+            lowest = ".".join(map(str, self.sdk.lowest))
+            return f"version {version}, at least {lowest} is needed"
+        for name, _ in _CLIENTS:
+            client = getattr(module, name, None)
+            for seam in _SEAMS:
+                if not callable(getattr(client, seam, None)):
+                    return f"version {version} has no {self.sdk.module}.{name}.{seam}"
+        return None
+
+    def _wrap_class(self, owner: type, is_async: bool) -> None:
+        self._place(owner, "request", self._async_request if is_async else self._sync_request)
+        self._place(owner, "_process_response", self._async_process if is_async else self._sync_process)
+        if callable(getattr(owner, "_sleep_for_retry", None)):
+            self._place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
+        for base in owner.__mro__:
+            if "_build_request" in base.__dict__:
+                self._place(base, "_build_request", self._build)
+                break
+
+    def _place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
+        former = getattr(owner, name) if name not in owner.__dict__ else owner.__dict__[name]
+        if getattr(former, _MARK, None) is self:
+            return
+        ours = make(former)
+        setattr(ours, _MARK, self)
+        setattr(owner, name, ours)
+        self._placed.append((owner, name, ours, former))
+
+    # The way in
+
+    def _open(self, client: Any, options: Any, stream: bool) -> Passage | None:
+        """A passage for a billable request that has none yet. Never raises; a refusal is in the passage's call."""
+        try:
+            endpoint = find_endpoint(self.sdk.name, options.method, options.url)
+            if endpoint is None or isinstance(options.post_parser, ResultHook):
+                return None
+            return Passage(self.runtime, endpoint, client, options, stream)
+        except Exception as error:
+            faults.report("read a request", error)
+            return None
+
+    def _sync_request(self, former: Any) -> Any:
+        @functools.wraps(former)
+        def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.active:
+                return former(client, cast_to, options, *args, **kwargs)
+            passage = self._open(client, options, bool(kwargs.get("stream")))
+            if passage is None:
+                return former(client, cast_to, options, *args, **kwargs)
+            passage.admit()
+            passage.attach()
+            try:
+                result = former(client, cast_to, passage.options, *args, **kwargs)
+            except BaseException as error:
+                passage.failed(error)
+                raise
+            finally:
+                passage.detach()
+            passage.returned(result)
+            return result
+
+        return request
+
+    def _async_request(self, former: Any) -> Any:
+        @functools.wraps(former)
+        async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.active:
+                return await former(client, cast_to, options, *args, **kwargs)
+            passage = self._open(client, options, bool(kwargs.get("stream")))
+            if passage is None:
+                return await former(client, cast_to, options, *args, **kwargs)
+            passage.admit()
+            passage.attach()
+            try:
+                result = await former(client, cast_to, passage.options, *args, **kwargs)
+            except BaseException as error:
+                passage.failed(error)
+                raise
+            finally:
+                passage.detach()
+            passage.returned(result)
+            return result
+
+        return request
+
+    # What happens inside
+
+    def _build(self, former: Any) -> Any:
+        @functools.wraps(former)
+        def _build_request(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.active:
+                return former(client, options, *args, **kwargs)
+            passage = passage_of(options)
+            if passage is None:
+                passage = self._net(client, options)
+            built = former(client, options, *args, **kwargs)
+            if passage is not None:
+                passage.building()
+            return built
+
+        return _build_request
+
+    def _net(self, client: Any, options: Any) -> Passage | None:
+        """Admit a billable request that came around `request`, on the options of this very attempt."""
+        passage = self._open(client, options, _asks_for_stream(options))
+        if passage is None:
+            return None
+        passage.admit()
+        passage.take_over(options)
+        return passage
+
+    def _sync_process(self, former: Any) -> Any:
+        @functools.wraps(former)
+        def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
+            passage = passage_of(kwargs.get("options"))
+            if passage is None:
+                return former(client, *args, **kwargs)
+            passage.responding(kwargs.get("response"), is_async=False)
+            result = former(client, *args, **kwargs)
+            passage.responded(kwargs.get("response"), result)
+            return result
+
+        return _process_response
+
+    def _async_process(self, former: Any) -> Any:
+        @functools.wraps(former)
+        async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
+            passage = passage_of(kwargs.get("options"))
+            if passage is None:
+                return await former(client, *args, **kwargs)
+            passage.responding(kwargs.get("response"), is_async=True)
+            result = await former(client, *args, **kwargs)
+            passage.responded(kwargs.get("response"), result)
+            return result
+
+        return _process_response
+
+    def _sync_sleep(self, former: Any) -> Any:
+        @functools.wraps(former)
+        def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
+            self._retrying(kwargs)
+            return former(client, *args, **kwargs)
+
+        return _sleep_for_retry
+
+    def _async_sleep(self, former: Any) -> Any:
+        @functools.wraps(former)
+        async def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
+            self._retrying(kwargs)
+            return await former(client, *args, **kwargs)
+
+        return _sleep_for_retry
+
+    def _retrying(self, arguments: dict[str, Any]) -> None:
+        try:
+            passage = passage_of(arguments.get("options"))
+            if passage is None:
+                return
+            response = arguments.get("response")
+            status = getattr(response, "status_code", None)
+            if isinstance(status, int):
+                failure = errors.of_status(status, str(status))
+            else:
+                # The SDK sleeps inside its `except` block, so the error is the one being handled.
+                _, failure = errors.of(sys.exception() or ConnectionError(), sent=True)
+            passage.retrying(failure)
+        except Exception as error:
+            faults.report("saw a retry", error)
+
+
+def _asks_for_stream(options: Any) -> bool:
+    for body in (options.extra_json, options.json_data):
+        if isinstance(body, dict) and body.get("stream") is True:
+            return True
+    return False
+
+
+def _subclasses(base: type) -> list[type]:
+    found: list[type] = []
+    waiting = list(base.__subclasses__())
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.append(each)
+            waiting.extend(each.__subclasses__())
+    return found
+

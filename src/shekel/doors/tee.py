@@ -1,0 +1,299 @@
+"""The tees: what takes the place of `stream._iterator`. They hand on every chunk unchanged and count as it passes.
+
+Both are generators, as what they replace is: an exhausted, failed or closed one behaves the same. They are started
+before they are handed out ("primed"), because a generator that never began gets no chance to see that it was dropped.
+A tee keeps no reference to the stream, so that dropping the stream drops the tee.
+
+The loop over `inner` is the hot path: one call per chunk (`feed`), no allocation; `benchmarks/` measures it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from functools import partial
+from typing import Any
+from weakref import ref
+
+from .. import faults, late
+from ..call import Call, Outcome
+from ..providers.base import StreamReader
+from . import errors
+
+
+def sync_tee(
+    inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
+) -> Generator[Any, None, None]:
+    """A primed tee for a sync stream.
+
+    Args:
+        inner: the SDK's own iterator.
+        reader: counts the chunks.
+        call: is extended, cut and finished.
+        response: the HTTP response, closed when the stream is cut or dropped.
+        hide_usage: whether the extra usage chunk is to be kept back, because we asked for it.
+    """
+    tee = _sync(inner, reader, call, response, hide_usage)
+    next(tee)
+    return tee
+
+
+def _sync(
+    inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
+) -> Generator[Any, None, None]:
+    feed = reader.feed
+    look = partial(_look, reader, call, hide_usage)
+    try:
+        yield None
+        for chunk in inner:
+            call.first_chunk = call.now()
+            if _feed(feed, chunk):
+                verdict = look(chunk)
+                if verdict is _HIDE:
+                    break
+                if verdict is _CUT:
+                    _close(inner, response)
+                    yield chunk
+                    raise _refusal(call)
+            yield chunk
+            break
+        for chunk in inner:  # the hot path
+            try:
+                attention = feed(chunk)
+            except Exception as error:
+                faults.report("counted a chunk", error)
+                attention = False
+            if attention:
+                verdict = look(chunk)
+                if verdict is _HIDE:
+                    continue
+                if verdict is _CUT:
+                    _close(inner, response)
+                    yield chunk
+                    raise _refusal(call)
+            yield chunk
+    except GeneratorExit:
+        late.put(partial(_dropped, call, response.close))
+        raise
+    except BaseException as error:
+        ended(call, error)
+        raise
+    ended(call, None)
+
+
+def async_tee(
+    inner: AsyncIterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
+) -> AsyncGenerator[Any, None]:
+    """A primed tee for an async stream; see `sync_tee`."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another event loop than asyncio's: then a dropped connection is left to the SDK
+        loop = None
+    tee = _async(inner, reader, call, response, hide_usage, loop)
+    try:
+        tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
+    except StopIteration:
+        pass
+    return tee
+
+
+async def _async(
+    inner: AsyncIterator[Any],
+    reader: StreamReader,
+    call: Call,
+    response: Any,
+    hide_usage: bool,
+    loop: asyncio.AbstractEventLoop | None,
+) -> AsyncGenerator[Any, None]:
+    feed = reader.feed
+    look = partial(_look, reader, call, hide_usage)
+    try:
+        yield None
+        async for chunk in inner:
+            call.first_chunk = call.now()
+            if _feed(feed, chunk):
+                verdict = look(chunk)
+                if verdict is _HIDE:
+                    break
+                if verdict is _CUT:
+                    await _aclose(inner, response)
+                    yield chunk
+                    raise _refusal(call)
+            yield chunk
+            break
+        async for chunk in inner:  # the hot path
+            try:
+                attention = feed(chunk)
+            except Exception as error:
+                faults.report("counted a chunk", error)
+                attention = False
+            if attention:
+                verdict = look(chunk)
+                if verdict is _HIDE:
+                    continue
+                if verdict is _CUT:
+                    await _aclose(inner, response)
+                    yield chunk
+                    raise _refusal(call)
+            yield chunk
+    except GeneratorExit:
+        late.put(partial(_dropped, call, partial(_close_in_loop, loop, response)))
+        raise
+    except BaseException as error:
+        ended(call, error)
+        raise
+    ended(call, None)
+
+
+_KEEP, _HIDE, _CUT = object(), object(), object()
+
+
+def _feed(feed: Callable[[Any], bool], chunk: Any) -> bool:
+    try:
+        return feed(chunk)
+    except Exception as error:
+        faults.report("counted a chunk", error)
+        return False
+
+
+def _look(reader: StreamReader, call: Call, hide_usage: bool, chunk: Any) -> object:
+    """A chunk that needs attention: the usage chunk we asked for, or output beyond what is held."""
+    try:
+        if hide_usage and reader.is_usage_only(chunk):
+            return _HIDE
+        if reader.units > reader.limit and not call.more():
+            call.finish(Outcome.CUT)
+            return _CUT
+    except Exception as error:
+        faults.report("looked at a chunk", error)
+    return _KEEP
+
+
+def _refusal(call: Call) -> BaseException:
+    assert call.cut is not None
+    return call.cut
+
+
+def ended(call: Call, error: BaseException | None) -> None:
+    """The stream came to its end, or raised."""
+    try:
+        if error is None:
+            reader = call.reader
+            call.finish(Outcome.COMPLETE if reader is None or reader.terminal else Outcome.INCOMPLETE)
+        elif error is not call.cut:
+            outcome, failure = errors.of(error, sent=True)
+            call.finish(outcome, failure=failure)
+    except Exception as fault:
+        faults.report("finished a stream", fault)
+
+
+def closed(call: Call) -> None:
+    """The program closed the response before the tee saw an end."""
+    try:
+        reader = call.reader
+        call.finish(Outcome.COMPLETE if reader is not None and reader.terminal else Outcome.CLOSED)
+    except Exception as fault:
+        faults.report("finished a closed stream", fault)
+
+
+def _dropped(call: Call, close: Callable[[], Any]) -> None:
+    """Finish a stream whose tee was collected or closed, and close its connection (never in a finaliser itself)."""
+    reader = call.reader
+    call.finish(Outcome.COMPLETE if reader is not None and reader.terminal else Outcome.DROPPED)
+    try:
+        close()
+    except Exception:  # the connection may be gone, or its loop closed: there is nothing left to close then
+        return
+
+
+def _close(inner: Any, response: Any) -> None:
+    for close in (getattr(inner, "close", None), response.close):
+        if close is not None:
+            try:
+                close()
+            except Exception as error:
+                faults.report("closed a cut stream", error)
+
+
+async def _aclose(inner: Any, response: Any) -> None:
+    for close in (getattr(inner, "aclose", None), response.aclose):
+        if close is not None:
+            try:
+                await close()
+            except Exception as error:
+                faults.report("closed a cut stream", error)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_in_loop(loop: asyncio.AbstractEventLoop | None, response: Any) -> None:
+    if loop is None or loop.is_closed() or response.is_closed:
+        return
+
+    def spawn() -> None:
+        task = loop.create_task(_quietly(response))
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    loop.call_soon_threadsafe(spawn)
+
+
+async def _quietly(response: Any) -> None:
+    try:
+        await response.aclose()
+    except Exception:  # nobody is left to be told
+        return
+
+
+class CloseHook:
+    """Shadows `close` or `aclose` of one HTTP response, because helpers close the response and not the stream.
+
+    While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early.
+    """
+
+    __slots__ = ("_call", "_former", "_response", "_tee")
+
+    def __init__(self, response: Any, call: Call, former: Any) -> None:
+        self._response = ref(response)
+        self._call = call
+        self._former = former
+        self._tee: Any = None
+
+    def watch(self, tee: Any) -> None:
+        """Know the tee that reads this response."""
+        self._tee = ref(tee)
+
+    def _early(self) -> bool:
+        tee = None if self._tee is None else self._tee()
+        return tee is None or not (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+
+
+class SyncCloseHook(CloseHook):
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        early = self._early()
+        try:
+            if self._former is not None:
+                self._former()
+            elif (response := self._response()) is not None:
+                type(response).close(response)
+        finally:
+            if early:
+                closed(self._call)
+
+
+class AsyncCloseHook(CloseHook):
+    __slots__ = ()
+
+    async def __call__(self) -> None:
+        early = self._early()
+        try:
+            if self._former is not None:
+                await self._former()
+            elif (response := self._response()) is not None:
+                await type(response).aclose(response)
+        finally:
+            if early:
+                closed(self._call)

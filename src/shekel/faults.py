@@ -1,0 +1,50 @@
+"""Shekel's own faults: said once, counted always, never raised into the program.
+
+A program that calls a model must not break because its meter did. Every place where our code runs inside a call is
+guarded, and what it catches ends here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+logger = logging.getLogger("shekel")
+
+counted: Counter[str] = Counter()
+"""How often each place failed, by its name; `shekel.errors` reads it."""
+
+_said: set[str] = set()
+_lock = threading.Lock()
+
+
+def report(place: str, error: BaseException) -> None:
+    """Count a fault of ours; log it the first time it happens at that place.
+
+    The log line holds the error's type and the place, never its text: an error's text may quote content.
+    """
+    with _lock:
+        counted[place] += 1
+        if place in _said:
+            return
+        _said.add(place)
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    at = f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last is not None else ""
+    logger.warning(
+        "Shekel failed while it %s: %s%s. The call goes on, and may be charged by estimate; this is said once.",
+        place,
+        type(error).__name__,
+        at,
+    )
+
+
+def warn_once(key: str, message: str, *args: object) -> None:
+    """Log a warning the first time `key` is seen."""
+    with _lock:
+        if key in _said:
+            return
+        _said.add(key)
+    logger.warning(message, *args)

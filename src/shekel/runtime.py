@@ -1,0 +1,228 @@
+"""The runtime: the parts of one process, put together. Ledger, prices, estimates, policies, gate, teller, doors.
+
+There is one (`the_runtime()`), made at the first use. It holds no rules: it says only who works with whom, counts who
+needs the doors, and finishes what is open when the interpreter exits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from wrapt import register_post_import_hook
+
+from . import faults, late
+from .budgets import budget as budgets
+from .budgets.gate import Claim, Gate
+from .budgets.policy import Policies, Policy
+from .budgets.scope import entries
+from .call import Call, Outcome, open_calls
+from .doors.stainless import SDKS, Door
+from .estimation import Estimator
+from .ledgers.memory import MemoryLedger
+from .package import version
+from .telemetry.metrics import BudgetRow
+from .telemetry.teller import Teller
+
+if TYPE_CHECKING:
+    from .pricing import Prices
+
+NANO = 1_000_000_000
+
+
+class Runtime:
+    """The parts of one process. Use `the_runtime()`."""
+
+    def __init__(self) -> None:
+        self.ledger = MemoryLedger()
+        self.estimator = Estimator()
+        self.policies = Policies()
+        self._prices: Prices | None = None
+        self.usage_hosts = frozenset(
+            host.strip() for host in os.environ.get("SHEKEL_INCLUDE_USAGE_HOSTS", "").split(",") if host.strip()
+        )
+        self.gate = Gate(
+            self.ledger,
+            self.prices,
+            self.estimator,
+            (budgets.BudgetsOfContext(), self.policies),
+            overran=self._overran,
+            violated=self._violated,
+        )
+        self.teller = Teller(self._rows, version())
+        self.doors = tuple(Door(sdk, self) for sdk in SDKS)
+        self._users = 0
+        self._hooked = False
+        self._lock = threading.RLock()
+        self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._seen: tuple[Any, Any] = (None, None)
+        budgets.ledger = lambda: self.ledger
+
+    def prices(self) -> Prices:
+        """The price list, loaded when it is first needed."""
+        if self._prices is None:
+            from .pricing import Prices
+
+            with self._lock:
+                if self._prices is None:
+                    self._prices = Prices()
+        return self._prices
+
+    # The doors, counted: `instrument()` is one user of them, each entered budget another
+
+    def acquire_doors(self) -> None:
+        """Somebody needs to see calls from now on."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            if not self._hooked:
+                self._hooked = True
+                for door in self.doors:
+                    register_post_import_hook(_hook(self, door), door.sdk.module)
+            else:
+                import sys
+
+                for door in self.doors:
+                    module = sys.modules.get(door.sdk.module)
+                    if module is not None:
+                        _install(door, module)
+
+    def release_doors(self) -> None:
+        """Somebody needs them no more; the last one takes them off."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            if self._users == 0:
+                for door in self.doors:
+                    door.remove()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody needs the doors."""
+        return self._users > 0
+
+    # Telemetry
+
+    def telling(self) -> bool:
+        """Whether spans and metrics are wanted."""
+        return self.teller.bound
+
+    def watch_provider(self) -> None:
+        """Have our processor on the tracer providers in use, once on each."""
+        now = (self.teller.provider(), trace.get_tracer_provider())
+        if now[0] is self._seen[0] and now[1] is self._seen[1]:
+            return
+        with self._lock:
+            for provider in now:
+                add = getattr(provider, "add_span_processor", None)
+                if add is None or provider in self._processors:
+                    continue
+                from .doors.processor import ShekelSpanProcessor
+
+                processor = ShekelSpanProcessor(self)
+                self._processors[provider] = processor
+                add(processor)
+            self._seen = now
+        finish_before_providers()
+
+    def scope_of(self, here: Context) -> Mapping[str, str]:
+        """The scope entries that this process has set in a context."""
+        return entries(here)
+
+    def _rows(self) -> Iterable[BudgetRow]:
+        rows: list[BudgetRow] = []
+        for name, (meter, limit) in list(self.gate.watched.items()):
+            balance = self.ledger.read(meter)
+            rows.append((name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind))
+        return rows
+
+    def _overran(self, claim: Claim, nano: int, cause: str) -> None:
+        self.teller.overran(claim.name, nano, cause)
+
+    def _violated(self, call: Call) -> None:
+        self.teller.violated(call.model)
+
+    # Configuration
+
+    def configure(
+        self,
+        *,
+        policies: Sequence[Policy] | None = None,
+        prices: Mapping[str, Any] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        include_usage_hosts: Iterable[str] | None = None,
+    ) -> None:
+        """See `shekel.configure`."""
+        if policies is not None:
+            self.policies.set(policies)
+            if policies and not self._policies_hold_doors:
+                self._policies_hold_doors = True
+                self.acquire_doors()
+            elif not policies and self._policies_hold_doors:
+                self._policies_hold_doors = False
+                self.release_doors()
+        for model, price in (prices or {}).items():
+            self.prices().set(model, price)
+        for name, target in (aliases or {}).items():
+            self.prices().alias(name, target)
+        if include_usage_hosts is not None:
+            self.usage_hosts = frozenset(include_usage_hosts)
+
+    _policies_hold_doors = False
+
+
+def _hook(runtime: Runtime, door: Door) -> Any:
+    def imported(module: Any) -> None:
+        if runtime.wanted:
+            _install(door, module)
+
+    return imported
+
+
+def _install(door: Door, module: Any) -> None:
+    try:
+        door.install(module)
+    except Exception as error:
+        door.remove()
+        faults.report(f"wrapped {door.sdk.name}", error)
+
+
+def finish_open_calls() -> None:
+    """At exit: end what is open, so that its span and its cost are told before the providers shut down."""
+    late.flush()
+    for call in list(open_calls.values()):
+        try:
+            call.finish(Outcome.DROPPED)
+        except Exception as error:
+            faults.report("finished a call at exit", error)
+
+
+def finish_before_providers() -> None:
+    """Exit handlers run last in, first out: be in after the providers that were just seen."""
+    atexit.unregister(finish_open_calls)
+    atexit.register(finish_open_calls)
+
+
+_made: Runtime | None = None
+_making = threading.Lock()
+
+
+def the_runtime() -> Runtime:
+    """The one runtime of this process."""
+    global _made
+    if _made is None:
+        with _making:
+            if _made is None:
+                _made = Runtime()
+                finish_before_providers()
+    return _made
+
+
+budgets.activated.append(lambda: the_runtime().acquire_doors())
+budgets.deactivated.append(lambda: the_runtime().release_doors())

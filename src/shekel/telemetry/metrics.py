@@ -1,0 +1,185 @@
+"""The metrics of calls and budgets. It is told and never asks.
+
+Histograms are the conventions' own, with their bucket boundaries; counters are what dashboards add up. Everything is
+recorded in the context of the call's span, without which there are no exemplars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from .. import faults
+from ..call import Call, Cost, Outcome
+from . import names
+from .spans import decision
+
+if TYPE_CHECKING:
+    from ..usage import Usage
+
+NANO = 1_000_000_000
+
+BudgetRow = tuple[str, float, float, float, str]
+"""Budget name, spent, limit, held in USD, and the ledger's kind."""
+
+
+class Instruments:
+    """All instruments of one meter.
+
+    Args:
+        meter: made with the name and the schema of the scope.
+        budgets: what the gauges show, from a local snapshot.
+    """
+
+    def __init__(self, meter: Meter, budgets: Callable[[], Iterable[BudgetRow]]) -> None:
+        self._tokens = meter.create_histogram(
+            names.METRIC_TOKEN_USAGE,
+            unit=names.UNIT_TOKEN,
+            description="Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=list(names.TOKEN_BUCKETS),
+        )
+        self._duration = meter.create_histogram(
+            names.METRIC_DURATION,
+            unit=names.UNIT_SECOND,
+            description="GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=list(names.DURATION_BUCKETS),
+        )
+        self._first_chunk = meter.create_histogram(
+            names.METRIC_TIME_TO_FIRST_CHUNK,
+            unit=names.UNIT_SECOND,
+            description="Time to the first chunk of a streamed answer.",
+            explicit_bucket_boundaries_advisory=list(names.DURATION_BUCKETS),
+        )
+        self._cost = meter.create_histogram(
+            names.METRIC_COST,
+            unit=names.UNIT_USD,
+            description="Cost of one call.",
+            explicit_bucket_boundaries_advisory=list(names.COST_BUCKETS),
+        )
+        self._spend = meter.create_counter(names.METRIC_SPEND, unit=names.UNIT_USD, description="Money spent.")
+        self._all_tokens = meter.create_counter(names.METRIC_TOKENS, unit=names.UNIT_TOKEN, description="Tokens used.")
+        self._calls = meter.create_counter(names.METRIC_CALLS, unit=names.UNIT_CALL, description="Calls by outcome.")
+        self._decisions = meter.create_counter(
+            names.METRIC_DECISIONS, unit=names.UNIT_CALL, description="What budgets decided about calls."
+        )
+        self._savings = meter.create_counter(
+            names.METRIC_CACHE_SAVINGS, unit=names.UNIT_USD, description="What cache reads saved against full price."
+        )
+        self._unpriced = meter.create_counter(
+            names.METRIC_UNPRICED, unit=names.UNIT_CALL, description="Calls whose model has no known price."
+        )
+        self._overrun = meter.create_counter(
+            names.METRIC_OVERRUN, unit=names.UNIT_USD, description="Money by which a limit was exceeded, by cause."
+        )
+        self._violations = meter.create_counter(
+            names.METRIC_BOUND_VIOLATIONS, unit=names.UNIT_CALL, description="Calls that cost more than their bound."
+        )
+        meter.create_observable_counter(
+            names.METRIC_ERRORS, [_faults], unit="{error}", description="Shekel's own faults."
+        )
+        for index, (name, text) in enumerate(
+            (
+                (names.METRIC_BUDGET_SPENT, "Money spent on a budget; of many meters, the fullest."),
+                (names.METRIC_BUDGET_LIMIT, "The limit of a budget."),
+                (names.METRIC_BUDGET_HELD, "Money that open calls hold on a budget."),
+            )
+        ):
+            meter.create_observable_gauge(name, [_gauge(budgets, index + 1)], unit=names.UNIT_USD, description=text)
+
+    def record(self, call: Call, cost: Cost, context: Context | None) -> None:
+        """Record a call that has ended."""
+        common: dict[str, Any] = {
+            names.OPERATION_NAME: call.endpoint.operation,
+            names.PROVIDER_NAME: call.provider,
+        }
+        if call.model:
+            common[names.REQUEST_MODEL] = call.model
+        if call.answer is not None and call.answer.model:
+            common[names.RESPONSE_MODEL] = call.answer.model
+        if call.host:
+            common[names.SERVER_ADDRESS] = call.host
+            if call.port is not None:
+                common[names.SERVER_PORT] = call.port
+        plain = common
+        problem = call.refusal or call.cut
+        if problem is not None:
+            plain = {**common, names.ERROR_TYPE: type(problem).__name__}
+        elif call.failure is not None:
+            plain = {**common, names.ERROR_TYPE: call.failure.type}
+        if call.claims:
+            self._decisions.add(1, self._decision(call), context)
+        if call.outcome is not None:
+            self._calls.add(1, {**common, names.OUTCOME: call.outcome.value}, context)
+        if call.outcome is Outcome.REFUSED:
+            return
+        if call.ended is not None:
+            self._duration.record(call.ended - call.started, plain, context)
+        if call.first_chunk is not None:
+            self._first_chunk.record(call.first_chunk - call.started, common, context)
+        if cost.usage is not None:
+            self._record_tokens(common, cost.usage, context)
+        if not cost.priced:
+            self._unpriced.add(1, common, context)
+        elif cost.spent:
+            usd = cost.spent / NANO
+            self._cost.record(usd, common, context)
+            self._spend.add(usd, {**common, names.COST_ESTIMATED: cost.estimated}, context)
+            usage, quote = cost.usage, cost.quote
+            if usage is not None and quote is not None and usage.cache_read:
+                saved = quote.cost(replace(usage, cache_read=0, cache_read_audio=0)) - quote.cost(usage)
+                if saved > 0:
+                    self._savings.add(saved / NANO, common, context)
+
+    def _record_tokens(self, common: dict[str, Any], usage: Usage, context: Context | None) -> None:
+        into = {**common, names.TOKEN_TYPE: "input"}
+        out = {**common, names.TOKEN_TYPE: "output"}
+        self._tokens.record(usage.input, into, context)
+        self._tokens.record(usage.output, out, context)
+        self._all_tokens.add(usage.input, into, context)
+        self._all_tokens.add(usage.output, out, context)
+        for count, kind in (
+            (usage.cache_read, "cache_read"),
+            (usage.cache_write, "cache_creation"),
+            (usage.reasoning, "reasoning"),
+        ):
+            if count:
+                self._all_tokens.add(count, {**common, names.TOKEN_TYPE: kind}, context)
+
+    def _decision(self, call: Call) -> dict[str, Any]:
+        attributes: dict[str, Any] = {names.DECISION: decision(call)}
+        from .spans import innermost
+
+        claim = innermost(call)
+        if claim is not None and claim.name is not None:
+            attributes[names.BUDGET_NAME] = claim.name
+        return attributes
+
+    def overran(self, name: str | None, nano: int, cause: str) -> None:
+        """A meter went over its limit by this much."""
+        attributes = {names.OVERRUN_CAUSE: cause}
+        if name is not None:
+            attributes[names.BUDGET_NAME] = name
+        self._overrun.add(nano / NANO, attributes)
+
+    def violated(self, model: str) -> None:
+        """A call cost more than the bound that was stated for it."""
+        self._violations.add(1, {names.REQUEST_MODEL: model})
+
+
+def _faults(options: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(count, {names.FAULT: place}) for place, count in list(faults.counted.items())]
+
+
+def _gauge(
+    budgets: Callable[[], Iterable[BudgetRow]], column: int
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(options: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(float(row[column]), {names.BUDGET_NAME: row[0], names.LEDGER_KIND: row[4]}) for row in budgets()
+        ]
+
+    return observe

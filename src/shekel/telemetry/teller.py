@@ -1,0 +1,119 @@
+"""The teller: tells of each call, once, by a span and by metrics, wherever the program's OpenTelemetry sends them.
+
+It is bound by `instrument()`, and until then it is silent; money does not depend on it. The tracer and the meter come
+from the providers given, else from the global ones, also where those are set later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind
+
+from .. import faults
+from ..call import Call, Cost
+from ..context import suppressed
+from . import names
+from .metrics import BudgetRow, Instruments
+from .spans import request_attributes, span_name, write_admission, write_end
+
+
+class Teller:
+    """Starts and ends spans, records metrics.
+
+    Args:
+        budgets: what the budget gauges show.
+        version: of the package, for the instrumentation scope.
+    """
+
+    def __init__(self, budgets: Callable[[], Iterable[BudgetRow]], version: str) -> None:
+        self.bound = False
+        self._budgets = budgets
+        self._version = version
+        self.tracer_provider: Any = None
+        self._tracer: Any = None
+        self._instruments: Instruments | None = None
+        self._meters: dict[int, tuple[Any, Instruments]] = {}
+
+    def bind(self, tracer_provider: Any = None, meter_provider: Any = None) -> None:
+        """Tell from now on, to these providers, or to the global ones (None)."""
+        self.tracer_provider = tracer_provider
+        self._tracer = trace.get_tracer(names.SCOPE, self._version, tracer_provider, schema_url=names.SCHEMA_URL)
+        provider = meter_provider if meter_provider is not None else metrics.get_meter_provider()
+        known = self._meters.get(id(provider))
+        if known is None or known[0] is not provider:
+            # Instruments are made once per provider: a second set of the same gauges would report twice.
+            meter = metrics.get_meter(names.SCOPE, self._version, meter_provider, schema_url=names.SCHEMA_URL)
+            known = self._meters[id(provider)] = (provider, Instruments(meter, self._budgets))
+        self._instruments = known[1]
+        self.bound = True
+
+    def unbind(self) -> None:
+        """Fall silent."""
+        self.bound = False
+        self._tracer = None
+        self._instruments = None
+        self.tracer_provider = None
+
+    def provider(self) -> Any:
+        """The tracer provider in use now."""
+        return self.tracer_provider if self.tracer_provider is not None else trace.get_tracer_provider()
+
+    def start(self, call: Call, context: Context, scope: Mapping[str, str]) -> Span | None:
+        """Start the span of a call in `context`, which carries the call; None while silent."""
+        tracer = self._tracer
+        if tracer is None or suppressed(context):
+            return None
+        span: Span = tracer.start_span(
+            span_name(call),
+            context=context,
+            kind=SpanKind.CLIENT,
+            attributes=request_attributes(call, scope),
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        call.span = span
+        call.span_context = context
+        return span
+
+    def admitted(self, call: Call) -> None:
+        """What the admission decided, on the span."""
+        span = call.span
+        if span is not None and (call.fallback_from is not None or call.cap is not None) and span.is_recording():
+            write_admission(call, span)
+
+    def finished(self, call: Call, cost: Cost) -> None:
+        """Tell of a call that has ended. Never raises."""
+        span = call.span
+        try:
+            if span is not None and not call.adopted and span.is_recording():
+                write_end(call, span, cost, own=True)
+        except Exception as error:
+            faults.report("wrote a span", error)
+        try:
+            if self._instruments is not None and call.told:
+                context = None if span is None else trace.set_span_in_context(span, Context())
+                self._instruments.record(call, cost, context)
+        except Exception as error:
+            faults.report("recorded metrics", error)
+        finally:
+            if span is not None and not call.adopted:
+                span.end()
+
+    def event(self, call: Call, name: str, attributes: Mapping[str, Any]) -> None:
+        """An event on the call's span."""
+        if call.span is not None and call.span.is_recording():
+            call.span.add_event(name, dict(attributes))
+
+    def overran(self, name: str | None, nano: int, cause: str) -> None:
+        """A meter went over its limit."""
+        if self._instruments is not None:
+            self._instruments.overran(name, nano, cause)
+
+    def violated(self, model: str) -> None:
+        """A call cost more than its bound."""
+        if self._instruments is not None:
+            self._instruments.violated(model)
