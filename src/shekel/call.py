@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import late
 from .estimation import Text
 from .ledgers.base import Balance
 from .providers.base import Answer, Endpoint, Request, StreamReader
@@ -156,8 +157,8 @@ class Call:
         "cost",
         "cut",
         "decided",
-        "endpoint",
         "ended",
+        "endpoint",
         "expected",
         "failed_committed",
         "failed_spent",
@@ -349,12 +350,19 @@ class Call:
             if outcome is Outcome.REFUSED:
                 self.gate.release(self)
             else:
-                self.gate.settle(self, cost)
+                self._settle(cost)
                 if answer is not None and answer.usage is not None:
                     self.gate.learn(self, answer)
         finally:
             self.teller.finished(self, cost)
         return True
+
+    def _settle(self, cost: Cost) -> None:
+        try:
+            self.gate.settle(self, cost)
+        except BaseException:  # a signal's handler may raise anywhere; settling twice by one id changes nothing
+            late.put(lambda: self.gate.settle(self, cost))
+            raise
 
     def assess(self, outcome: Outcome, answer: Answer | None, failure: Failure | None) -> Cost:
         """What the call costs if it ends this way, failed attempts included. Pure: changes nothing."""
@@ -387,11 +395,11 @@ class Call:
             return Cost(spent=nano, low=nano, committed=nano, usage=answer.usage, quote=quote)
         if self.reader is not None and (self.first_chunk is not None or outcome is Outcome.COMPLETE):
             return self._early(complete=self.reader.terminal or outcome is Outcome.COMPLETE, answer=answer)
+        if answer is not None and not answer.pending and outcome is Outcome.COMPLETE:
+            return self._counted_by_us(answer)
         if failure is not None:
             spent, committed = self._failed(failure.billing)
             return self._estimate(spent, 0, committed, None)
-        if answer is not None and not answer.pending and outcome is Outcome.COMPLETE:
-            return self._counted_by_us(answer)
         return self._estimate(self.expected, 0, self._attempt_upper(), None)
 
     def _failed(self, billing: Billing) -> tuple[int, int | None]:

@@ -30,6 +30,4 @@ def configure(
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
-    the_runtime().configure(
-        policies=policies, prices=prices, aliases=aliases, include_usage_hosts=include_usage_hosts
-    )
+    the_runtime().configure(policies=policies, prices=prices, aliases=aliases, include_usage_hosts=include_usage_hosts)

@@ -1,4 +1,4 @@
-"""ShekelInstrumentor: puts the parts together, and takes them apart. The face of every OpenTelemetry instrumentation."""
+"""ShekelInstrumentor: puts the parts together and takes them apart. The face of every OpenTelemetry instrumentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 import shekel
 
@@ -18,7 +18,7 @@ if getattr(shekel, "__distribution__", None) is None:  # the files of another `s
     warn_of_other()
 
 
-class ShekelInstrumentor(BaseInstrumentor):
+class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Meters every call of the `openai` and `anthropic` SDKs, and tells of it.
 
         ShekelInstrumentor().instrument()

@@ -15,13 +15,13 @@ from queue import Empty, SimpleQueue
 
 from . import faults
 
-_queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _working = threading.RLock()
 _thread: threading.Thread | None = None
 _pid = 0
 
 
-def put(work: Callable[[], None]) -> None:
+def put(work: Callable[[], object]) -> None:
     """Have `work` done soon. Safe inside a finaliser: takes no lock that Python code can hold."""
     _queue.put(work)
 
@@ -59,7 +59,7 @@ def _run() -> None:
             _do(work)
 
 
-def _do(work: Callable[[], None]) -> None:
+def _do(work: Callable[[], object]) -> None:
     try:
         work()
     except BaseException as error:

@@ -35,8 +35,8 @@ def warn_of_other() -> None:
     except PackageNotFoundError:
         return
     warnings.warn(
-        f"The distribution {OTHER!r} {other.version} is installed beside {DISTRIBUTION!r}; both install a package named "
-        "'shekel' and overwrite each other's files. Uninstall both, then install the one you want: "
+        f"The distribution {OTHER!r} {other.version} is installed beside {DISTRIBUTION!r}; both install a "
+        "package named 'shekel' and overwrite each other's files. Uninstall both, then install the one you want: "
         f"pip uninstall -y {OTHER} {DISTRIBUTION} && pip install {DISTRIBUTION}",
         RuntimeWarning,
         stacklevel=3,

@@ -62,7 +62,6 @@ class Runtime:
         self._lock = threading.RLock()
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._seen: tuple[Any, Any] = (None, None)
-        budgets.ledger = lambda: self.ledger
 
     def prices(self) -> Prices:
         """The price list, loaded when it is first needed."""
@@ -224,5 +223,6 @@ def the_runtime() -> Runtime:
     return _made
 
 
+budgets.ledger = lambda: the_runtime().ledger
 budgets.activated.append(lambda: the_runtime().acquire_doors())
 budgets.deactivated.append(lambda: the_runtime().release_doors())

@@ -40,7 +40,12 @@ activated: list[Callable[[], None]] = []
 
 deactivated: list[Callable[[], None]] = []
 
-ledger: Callable[[], Ledger]
+
+def _no_ledger() -> Ledger:
+    raise RuntimeError("no ledger: the parts were not put together")
+
+
+ledger: Callable[[], Ledger] = _no_ledger
 """The ledger of this process; set where the parts are put together."""
 
 
@@ -350,7 +355,7 @@ class Budget:
             meters = list(self._meters.values())
         except AttributeError:  # it was refused while it was being made
             return
-        late.put(lambda: [ledger().forget(meter) for meter in meters])  # type: ignore[arg-type,func-returns-value]
+        late.put(lambda: _forget(meters))
 
 
 class BudgetsOfContext:
@@ -436,9 +441,7 @@ def _price(value: Any) -> Callable[[], Any] | None:
     for side, amount in value.items():
         good = isinstance(amount, (int, float)) and not isinstance(amount, bool)
         if not good or not math.isfinite(amount) or amount < 0:
-            raise ValueError(
-                f"price_per_1k_tokens[{side!r}] must be USD per 1,000 tokens, at least 0, not {amount!r}."
-            )
+            raise ValueError(f"price_per_1k_tokens[{side!r}] must be USD per 1,000 tokens, at least 0, not {amount!r}.")
     made: list[Any] = []
 
     def price() -> Any:
@@ -449,6 +452,11 @@ def _price(value: Any) -> Callable[[], Any] | None:
         return made[0]
 
     return price
+
+
+def _forget(meters: list[Any]) -> None:
+    for meter in meters:
+        ledger().forget(meter)
 
 
 def _call_back(place: str, function: Callable[..., object], *args: object) -> None:

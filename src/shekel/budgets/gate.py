@@ -135,7 +135,9 @@ class Gate:
         if call.decided:
             return
         call.decided = True
-        call.claims = tuple({c.meter: c for payer in self.payers for c in payer.claims(context, call.started_wall)}.values())
+        call.claims = tuple(
+            {c.meter: c for payer in self.payers for c in payer.claims(context, call.started_wall)}.values()
+        )
         try:
             self._admit(call)
         except (BudgetExceededError, ValueError) as refusal:
@@ -227,7 +229,9 @@ class Gate:
         if strict:
             self._must_be_bounded(call, need)
         first = self._slice(call, need, 0) if sliced else 0
-        lines = [self._line(claim, need, stream=call.request.stream, strict=strict, first=first) for claim in call.claims]
+        lines = [
+            self._line(claim, need, stream=call.request.stream, strict=strict, first=first) for claim in call.claims
+        ]
         if strict:
             assert need.most is not None
             least = min(call.request.min_cap, need.most)
@@ -248,9 +252,7 @@ class Gate:
                 assert need.strict_base is not None
                 call.upper = need.strict_base + cap * need.strict_rate
                 call.held_lines = [
-                    replace(line, base=line.base + cap * line.rate, rate=0)
-                    if claim.mode is Mode.STRICT
-                    else line
+                    replace(line, base=line.base + cap * line.rate, rate=0) if claim.mode is Mode.STRICT else line
                     for claim, line in zip(call.claims, lines, strict=True)
                 ]
         return answer
@@ -369,9 +371,9 @@ class Gate:
                 budget=claim.name,
                 scope=claim.scope,
                 reason="unpriced",
-                detail=f"no price is known for {call.model!r}, so a limit in USD cannot hold and the call was not sent. "
-                f"Give its price with shekel.configure(prices={{{call.model!r}: {{'input': …, 'output': …}}}}) "
-                "in USD per million tokens, declare it free with 'free' in its place, "
+                detail=f"no price is known for {call.model!r}, so a limit in USD cannot hold "
+                "and the call was not sent. Give its price with "
+                f"shekel.configure(prices={{{call.model!r}: {{'input': …, 'output': …}}}}) in USD per million tokens, declare it free with 'free' in its place, "
                 "or let it pass uncounted with unpriced='allow' on the budget.",
             )
 
@@ -383,8 +385,9 @@ class Gate:
         balance: Balance = refusal.balance
         retry = None if claim.resets_at is None else max(0.0, claim.resets_at - call.started_wall)
         tokens = {"input": call.input_tokens, "output": 0 if call.reader is None else call.reader.units // 1000}
+        spent = balance.settled + (call.running() if cut else 0)
         return BudgetExceededError(
-            balance.settled / NANO,
+            spent / NANO,
             (claim.limit or 0) / NANO,
             call.model,
             tokens,
@@ -415,7 +418,7 @@ class Gate:
     # While it runs
 
     def extend(self, call: Call, tokens: int) -> bool:
-        """Hold for more output of a stream that has produced `tokens` so far. False: there is no more; `call.cut` says why."""
+        """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
         if call.granted is None or call.quote is None:
             return True
         need = self._need(call, call.quote)
@@ -453,7 +456,7 @@ class Gate:
         self.ledger.extend(call.id, granted, granted, lines, force=True)
 
     def _with_failed(self, call: Call, lines: list[Line]) -> list[Line]:
-        """The lines with what failed attempts have probably cost; strict lines hold for every attempt from the start."""
+        """The lines with what failed attempts have probably cost; strict lines hold for all attempts from the start."""
         if not call.failed_spent:
             return lines
         return [
@@ -513,7 +516,7 @@ class Gate:
     # What only the gate can answer: prices and estimates
 
     def price(self, call: Call, model: str | None, usage: Usage) -> tuple[Quote, int] | None:
-        """The price of a usage: by the model that answered, else the one that was asked for. None if neither has one."""
+        """The price of a usage: by the model that answered, else the one asked for. None if neither has one."""
         prices = self.prices()
         quote = call.override
         if quote is None and model:

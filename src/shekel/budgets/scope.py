@@ -25,7 +25,7 @@ _KEYS = {"user_id": names.USER_ID, "session_id": names.SESSION_ID, "tenant_id": 
 _entered: ContextVar[tuple[tuple[scope, Token[Context]], ...]] = ContextVar("shekel-scopes", default=())
 
 
-class scope(ContextDecorator):  # noqa: N801 — it is used like a function
+class scope(ContextDecorator):
     """Name who pays for the calls of a block: `with shekel.scope(user_id="alice"): ...`.
 
     Works as a sync and async context manager and as a decorator of sync and async functions. Scopes nest; the inner

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import Token
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -152,7 +152,7 @@ class Passage:
 
     def _body_of(self, options: Any) -> Mapping[str, Any]:
         """The request's body as one mapping: `extra_body` over the arguments. One-shot iterators become lists."""
-        body = options.json_data
+        body: Mapping[str, Any] = options.json_data
         extra = options.extra_json
         if not isinstance(body, Mapping):
             body = {}
@@ -162,7 +162,7 @@ class Passage:
             value = body.get(key)
             if hasattr(value, "__next__"):
                 # Reading it to measure it would use it up: what is sent from here on is the list.
-                body = {**body, key: list(value)}  # type: ignore[call-overload]
+                body = {**body, key: list(cast("Iterator[Any]", value))}
                 self._changed = True
         return body
 
@@ -298,7 +298,7 @@ class Passage:
                 return
             if getattr(result, "http_response", None) is not response:
                 return
-            if response.is_closed:
+            if getattr(response, "is_closed", False):
                 self._count(self._decoded(response))
             elif not self.call.request.stream:
                 self._count_when_read(response)
@@ -308,7 +308,7 @@ class Passage:
     def _count_when_read(self, response: Any) -> None:
         """A body that is read later, by `read` or `aread` of the response: count it then."""
         passage = self
-        if hasattr(self._close_hook, "__call__") and isinstance(self._close_hook, AsyncCloseHook):
+        if isinstance(self._close_hook, AsyncCloseHook):
 
             async def aread() -> bytes:
                 content: bytes = await type(response).aread(response)

@@ -288,11 +288,10 @@ def _asks_for_stream(options: Any) -> bool:
 
 def _subclasses(base: type) -> list[type]:
     found: list[type] = []
-    waiting = list(base.__subclasses__())
+    waiting: list[type] = list(base.__subclasses__())
     while waiting:
         each = waiting.pop()
         if each not in found:
             found.append(each)
             waiting.extend(each.__subclasses__())
     return found
-

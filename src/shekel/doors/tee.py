@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -90,10 +91,8 @@ def async_tee(
     except RuntimeError:  # another event loop than asyncio's: then a dropped connection is left to the SDK
         loop = None
     tee = _async(inner, reader, call, response, hide_usage, loop)
-    try:
+    with suppress(StopIteration):
         tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
-    except StopIteration:
-        pass
     return tee
 
 

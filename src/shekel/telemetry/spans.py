@@ -51,9 +51,7 @@ def write_admission(call: Call, span: Span) -> None:
         span.set_attribute(names.REQUEST_MODEL, call.model)
         span.set_attribute(names.FALLBACK_FROM, call.fallback_from)
         span.update_name(span_name(call))
-        span.add_event(
-            names.EVENT_FALLBACK, {names.FALLBACK_FROM: call.fallback_from, names.REQUEST_MODEL: call.model}
-        )
+        span.add_event(names.EVENT_FALLBACK, {names.FALLBACK_FROM: call.fallback_from, names.REQUEST_MODEL: call.model})
     if call.cap is not None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, call.cap)
 
