@@ -286,8 +286,7 @@ class Budget:
 
     def call_settled(self, call: Call, cost: Cost, amount: int) -> None:
         self._open.pop(call.id, None)
-        if cost.estimated or not cost.priced:
-            self._residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
+        self._residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
         usage = cost.usage
         if call.outcome is Outcome.FAILED and amount == 0 and usage is None:
             return

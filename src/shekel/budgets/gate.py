@@ -373,7 +373,8 @@ class Gate:
                 reason="unpriced",
                 detail=f"no price is known for {call.model!r}, so a limit in USD cannot hold "
                 "and the call was not sent. Give its price with "
-                f"shekel.configure(prices={{{call.model!r}: {{'input': …, 'output': …}}}}) in USD per million tokens, declare it free with 'free' in its place, "
+                f"shekel.configure(prices={{{call.model!r}: {{'input': …, 'output': …}}}}) in USD per million "
+                "tokens, declare it free with 'free' in its place, "
                 "or let it pass uncounted with unpriced='allow' on the budget.",
             )
 

@@ -14,6 +14,7 @@ from contextvars import Token
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import ref
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -99,6 +100,7 @@ class Passage:
         "_native",
         "_parser_error",
         "_sent",
+        "_single",
         "_token",
         "call",
         "client_type",
@@ -147,6 +149,7 @@ class Passage:
         self.call.told = not ctx.suppressed(self.here)
         self._body: Mapping[str, Any] | None = body
         self._native = native_tracing(client, options)
+        self._single = not getattr(client, "_middleware", ())
         if stream and request.wants_usage is None and endpoint.name == "chat.completions":
             self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
 
@@ -300,6 +303,7 @@ class Passage:
                 return
             if getattr(response, "is_closed", False):
                 self._count(self._decoded(response))
+                self.parsed()
             elif not self.call.request.stream:
                 self._count_when_read(response)
         except Exception as error:
@@ -307,20 +311,33 @@ class Passage:
 
     def _count_when_read(self, response: Any) -> None:
         """A body that is read later, by `read` or `aread` of the response: count it then."""
-        passage = self
-        if isinstance(self._close_hook, AsyncCloseHook):
+        hook = self._close_hook
+        if hook is None:
+            return
+        me: Any = ref(response)  # not the response itself: that would be a cycle, and it would be closed late
+        if isinstance(hook, AsyncCloseHook):
 
             async def aread() -> bytes:
-                content: bytes = await type(response).aread(response)
-                passage._read_now(response)
+                response = me()
+                hook.quiet = True
+                try:
+                    content: bytes = await type(response).aread(response)
+                finally:
+                    hook.quiet = False
+                self._read_now(response)
                 return content
 
             response.aread = aread
         else:
 
             def read() -> bytes:
-                content: bytes = type(response).read(response)
-                passage._read_now(response)
+                response = me()
+                hook.quiet = True
+                try:
+                    content: bytes = type(response).read(response)
+                finally:
+                    hook.quiet = False
+                self._read_now(response)
                 return content
 
             response.read = read
@@ -384,12 +401,12 @@ class Passage:
     def parser_failed(self, error: BaseException) -> None:
         """The caller's parser raised on a paid answer."""
         self._parser_error = error
-        if self._given_back:
+        if self._given_back or self._single:
             self._end()
 
     def parsed(self) -> None:
-        """A result was handed out after `request` had returned: a raw answer's `parse`."""
-        if self._given_back:
+        """A result is handed out: the answer is complete, unless a middleware may send another request for the call."""
+        if (self._given_back or self._single) and self._answers:
             self._end()
 
     # The end

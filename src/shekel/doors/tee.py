@@ -186,11 +186,12 @@ def ended(call: Call, error: BaseException | None) -> None:
         faults.report("finished a stream", fault)
 
 
-def closed(call: Call) -> None:
-    """The program closed the response before the tee saw an end."""
+def closed(call: Call, *, whole: bool = False) -> None:
+    """The program closed the response before the tee saw an end, or read its bytes by itself (`whole`: all of them)."""
     try:
         reader = call.reader
-        call.finish(Outcome.COMPLETE if reader is not None and reader.terminal else Outcome.CLOSED)
+        complete = whole if reader is None else reader.terminal
+        call.finish(Outcome.COMPLETE if complete else Outcome.CLOSED)
     except Exception as fault:
         faults.report("finished a closed stream", fault)
 
@@ -251,21 +252,29 @@ class CloseHook:
     While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early.
     """
 
-    __slots__ = ("_call", "_former", "_response", "_tee")
+    __slots__ = ("_call", "_former", "_response", "_tee", "quiet")
 
     def __init__(self, response: Any, call: Call, former: Any) -> None:
         self._response = ref(response)
         self._call = call
         self._former = former
         self._tee: Any = None
+        self.quiet = False
+        """Set while the body is being read whole: the close at its end is counted by the reading."""
 
     def watch(self, tee: Any) -> None:
         """Know the tee that reads this response."""
         self._tee = ref(tee)
 
     def _early(self) -> bool:
+        if self.quiet:
+            return False
         tee = None if self._tee is None else self._tee()
         return tee is None or not (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+
+    def _closed(self) -> None:
+        response = self._response()
+        closed(self._call, whole=bool(getattr(response, "is_stream_consumed", False)) and self._tee is None)
 
 
 class SyncCloseHook(CloseHook):
@@ -280,7 +289,7 @@ class SyncCloseHook(CloseHook):
                 type(response).close(response)
         finally:
             if early:
-                closed(self._call)
+                self._closed()
 
 
 class AsyncCloseHook(CloseHook):
@@ -295,4 +304,4 @@ class AsyncCloseHook(CloseHook):
                 await type(response).aclose(response)
         finally:
             if early:
-                closed(self._call)
+                self._closed()

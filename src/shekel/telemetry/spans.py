@@ -56,7 +56,7 @@ def write_admission(call: Call, span: Span) -> None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, call.cap)
 
 
-def write_end(call: Call, span: Span, cost: Cost, *, own: bool) -> None:
+def write_end(call: Call, span: Span, cost: Cost, outcome: Outcome | None, *, own: bool) -> None:
     """What is known when the call, or an adopted span, ends."""
     attributes: dict[str, Any] = {}
     answer = call.answer
@@ -73,7 +73,6 @@ def write_end(call: Call, span: Span, cost: Cost, *, own: bool) -> None:
         attributes[names.RESPONSE_TIME_TO_FIRST_CHUNK] = call.first_chunk - call.started
     _usage(attributes, call, cost)
     _money(attributes, cost)
-    outcome = call.outcome
     if outcome is not None:
         attributes[names.OUTCOME] = outcome.value
         if outcome is Outcome.PENDING:
@@ -81,7 +80,7 @@ def write_end(call: Call, span: Span, cost: Cost, *, own: bool) -> None:
     if call.tries > 1:
         attributes[names.ATTEMPTS] = call.tries
         attributes[names.HTTP_RESEND_COUNT] = call.tries - 1
-    _budget(attributes, call)
+    _budget(attributes, call, cost)
     _error(attributes, call, span, own=own)
     span.set_attributes(attributes)
 
@@ -113,11 +112,11 @@ def _money(attributes: dict[str, Any], cost: Cost) -> None:
     if cost.estimated:
         attributes[names.COST_ESTIMATED] = True
         attributes[names.COST_LOW] = cost.low / NANO
-        if cost.committed is not None:
-            attributes[names.COST_COMMITTED] = cost.committed / NANO
+    if cost.committed is not None and cost.committed != cost.spent:
+        attributes[names.COST_COMMITTED] = cost.committed / NANO
 
 
-def _budget(attributes: dict[str, Any], call: Call) -> None:
+def _budget(attributes: dict[str, Any], call: Call, cost: Cost) -> None:
     claim = innermost(call)
     if claim is None or claim.limit is None:
         return
@@ -126,8 +125,10 @@ def _budget(attributes: dict[str, Any], call: Call) -> None:
     attributes[names.BUDGET_LIMIT_USD] = claim.limit / NANO
     balance = call.balance(claim)
     if balance is not None:
-        attributes[names.BUDGET_SPENT_USD] = balance.settled / NANO
-        attributes[names.BUDGET_REMAINING_USD] = max(0, claim.limit - balance.settled - balance.held) / NANO
+        # A span that ends before its call shows the budget as it will be when the call is settled.
+        spent = balance.settled + (cost.spent if call.is_open else 0)
+        attributes[names.BUDGET_SPENT_USD] = spent / NANO
+        attributes[names.BUDGET_REMAINING_USD] = max(0, claim.limit - max(spent, balance.settled + balance.held)) / NANO
     attributes[names.DECISION] = decision(call)
 
 
@@ -196,14 +197,14 @@ def adopt(call: Call, span: Span) -> None:
     def end_with_cost(*args: Any, **kwargs: Any) -> None:
         try:
             if span.is_recording():
-                cost = call.cost
-                if cost is None:
+                cost, outcome = call.cost, call.outcome
+                if cost is None or outcome is None:
                     reader = call.reader
                     answer = call.answer if reader is None else reader.answer()
                     complete = answer is not None and (reader is None or reader.terminal)
                     outcome = Outcome.COMPLETE if complete else Outcome.CLOSED
                     cost = call.assess(outcome, answer, call.failure)
-                write_end(call, span, cost, own=False)
+                write_end(call, span, cost, outcome, own=False)
         except Exception as error:
             faults.report("wrote on an adopted span", error)
         end(*args, **kwargs)

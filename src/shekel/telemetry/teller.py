@@ -90,7 +90,7 @@ class Teller:
         span = call.span
         try:
             if span is not None and not call.adopted and span.is_recording():
-                write_end(call, span, cost, own=True)
+                write_end(call, span, cost, call.outcome, own=True)
         except Exception as error:
             faults.report("wrote a span", error)
         try:
