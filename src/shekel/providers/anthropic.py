@@ -28,25 +28,38 @@ ATTRIBUTES = {
 }
 
 # The prompt that Anthropic adds where tools are offered, in tokens: (tool_choice auto or none, any or tool).
-# Source: platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing (and its older revisions).
+# Source: platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing, and its older revisions for models
+# that it no longer lists. The first name that begins the model's counts.
 _TOOL_PROMPTS: tuple[tuple[str, int, int], ...] = (
+    ("claude-opus-5", 286, 406),
+    ("claude-opus-4-8", 290, 410),
+    ("claude-opus-4-7", 675, 804),
+    ("claude-opus-4-6", 497, 589),
+    ("claude-opus-4-5", 496, 588),
+    ("claude-opus-4", 313, 315),
+    ("claude-sonnet-5", 354, 474),
+    ("claude-sonnet-4-6", 497, 589),
+    ("claude-sonnet-4-5", 496, 588),
+    ("claude-sonnet-4", 313, 315),
+    ("claude-haiku-4-5", 496, 588),
+    ("claude-3-7-sonnet", 346, 313),
+    ("claude-3-5-sonnet-20240620", 294, 261),
+    ("claude-3-5-sonnet", 346, 313),
+    ("claude-3-5-haiku", 264, 355),
     ("claude-3-opus", 530, 281),
     ("claude-3-sonnet", 159, 235),
     ("claude-3-haiku", 264, 340),
-    ("claude-3-5-haiku", 264, 340),
-    ("claude-3-5-sonnet-20240620", 294, 261),
-    ("claude-", 346, 313),  # 3.5 Sonnet (October), 3.7 and all of 4.x; the best estimate for later ones
 )
-# What the published number leaves open, for the bound only: later models have a tokenizer that takes up to 1.35 times
-# as many tokens (anthropic.com, on Opus 4.7), and the prompt's wording differs by model. 2.5 times the published 346.
-_TOOL_PROMPT_BOUND = 865
-# The schema of a structured output brings a prompt of its own, without a published number: the same is allowed for it.
-_FORMAT_PROMPT_BOUND = 865
+_UNLISTED_PROMPT = (346, 804)  # for models that are not listed: an estimate, and the largest number of the list
+_PROMPT_SLACK = 64  # the list was revised by up to 33 tokens for the same model; for the bound
+# A structured output brings a prompt of its own ("input token count will be slightly higher"), without a number:
+# 150 is the mean of recorded requests, and as much as for the longest prompt for tools is allowed in the bound.
 _FORMAT_PROMPT = 150
+_FORMAT_PROMPT_BOUND = 804
 
 # Tools that run at the caller but whose definition is Anthropic's, in tokens. Source: the pages of the tools
-# (bash 245; text editor 700, 3.7 and 4; computer use 735 and 466 to 499 for its prompt).
-_CLIENT_TOOLS: tuple[tuple[str, int], ...] = (("bash_", 245), ("text_editor_", 700), ("computer_", 735 + 499))
+# (bash 244 to 325, by model; text editor 700; computer use 735 and 466 to 499 for its prompt).
+_CLIENT_TOOLS: tuple[tuple[str, int], ...] = (("bash_", 325), ("text_editor_", 700), ("computer_", 735 + 499))
 
 # An image takes ⌈width / 28⌉ × ⌈height / 28⌉ tokens after it was scaled down to fit.
 # Source: platform.claude.com/docs/en/build-with-claude/vision.
@@ -59,6 +72,8 @@ _SMALLER_IMAGES = (
 )  # fmt: skip
 
 _PDF_PAGE = 3_000  # tokens of text per page, the upper end of the documented 1,500 to 3,000 (PDF support)
+
+_PER_TOOL = 30  # tokens around each definition, the mean of recorded requests
 
 _BASE = 32  # tokens of structure that a request may have beside its messages, for the bound
 _PER_MAPPING = 16  # the same for each message and block (their role, type, ids and delimiters)
@@ -181,8 +196,8 @@ class Messages:
         for edit in items(get(body.get("context_management"), "edits")):
             if not str(get(edit, "type")).startswith("clear_"):  # clearing only makes the input smaller
                 walk.open_ended("context_management")
-        for field in body.keys() - _KNOWN:
-            walk.open_ended(field)
+        for field in sorted(body.keys() - _KNOWN, key=str):
+            walk.open_ended(str(field))
         walk.bound += _PER_ENTRY * walk.entries
         text = walk.text
         budget = get(body.get("thinking"), "budget_tokens")
@@ -195,7 +210,7 @@ class Messages:
             min_cap=1 + integer(budget),
             text=text,
             extra_input=walk.extra,
-            input_bound=None if walk.unbounded else text.bytes + walk.bound,
+            input_bound=None if walk.unbounded is not None else text.bytes + walk.bound,
             unbounded=walk.unbounded,
             service_tier=string(body.get("service_tier")),
             speed=string(body.get("speed")),
@@ -218,20 +233,20 @@ class Messages:
             for prefix, tokens in _CLIENT_TOOLS:
                 if str(kind).startswith(prefix):
                     walk.extra += tokens
-                    walk.bound += 2 * tokens  # the documented number is that of 3.7 and 4: room for later tokenizers
+                    walk.bound += 2 * tokens  # the numbers are those of Claude 4: room for later tokenizers
                     break
             else:
                 walk.open_ended(str(kind))
         if not offered and not isinstance(tools, list | tuple):
             walk.open_ended("tools")
         if offered:
+            estimate, most = _UNLISTED_PROMPT
             for prefix, auto, force in _TOOL_PROMPTS:
                 if walk.model.startswith(prefix):
-                    walk.extra += force if forced else auto
+                    estimate, most = force if forced else auto, max(auto, force)
                     break
-            else:
-                walk.extra += 346
-            walk.bound += _TOOL_PROMPT_BOUND
+            walk.extra += estimate + _PER_TOOL * offered
+            walk.bound += most + _PROMPT_SLACK
 
     def read_answer(self, answer: Any) -> Answer:
         """The facts of a complete message."""

@@ -30,6 +30,9 @@ _USAGE_FIELDS = (
 )
 
 
+_CALL = 45_000  # thousandths of a token that a tool call brings beside its name and input: the mean of recorded ones
+
+
 class MessageReader:
     """Reads the events of one Messages stream."""
 
@@ -87,6 +90,8 @@ class MessageReader:
             self._count(get(block, "thinking"), thinking=True)
             if get(block, "type") in ("tool_use", "server_tool_use", "mcp_tool_use"):
                 self._count(get(block, "name"))
+                self._other_units += _CALL
+                self.units += _CALL
         elif kind == "message_start":
             message = get(event, "message")
             self._id = string(get(message, "id"))

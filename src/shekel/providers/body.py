@@ -94,7 +94,7 @@ class Walk:
     def open_ended(self, field: str) -> None:
         """Say that this field makes the input unbounded; the first one is told."""
         if self.unbounded is None:
-            self.unbounded = field
+            self.unbounded = field or "unknown"
 
     def content(self, root: Any, special: Mapping[str, Handler | None], field: str) -> None:
         """Walk messages: strings count, keys do not, unless `special` says otherwise (None: the key is left out)."""

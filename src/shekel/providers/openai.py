@@ -215,11 +215,11 @@ class _OpenAI:
 
     @staticmethod
     def _close(walk: Walk, unknown: Any) -> tuple[Text, int | None]:
-        for field in unknown:
-            walk.open_ended(field)
+        for field in sorted(unknown, key=str):
+            walk.open_ended(str(field))
         walk.bound += _PER_ENTRY * walk.entries + _PER_MAPPING * walk.mappings
         text = walk.text
-        return text, None if walk.unbounded else text.bytes + walk.bound
+        return text, None if walk.unbounded is not None else text.bytes + walk.bound
 
 
 class ChatCompletions(_OpenAI):

@@ -16,6 +16,13 @@ from shekel.usage import Usage
 from .base import Answer
 from .body import get, items, string
 
+_CALL = 12_000  # thousandths of a token that a tool call brings beside its name and arguments
+
+
+# Ten-thousandths of a unit per character of base64: streamed audio is 16 bit PCM at 24 kHz, and a token of spoken
+# output is 50 ms (developers.openai.com/api/docs/guides/realtime-costs): 48,000 bytes are 64,000 characters, 20 tokens.
+_AUDIO_UNITS = 3_125
+
 
 class _Reader:
     """What both readers share: counting."""
@@ -47,6 +54,13 @@ class _Reader:
             self._other_units += units
             self.units += units
             self.chunks += 1
+
+    def _called(self, name: Any) -> None:
+        """Count the start of a tool call: its name, and what the model writes around it."""
+        if isinstance(name, str) and name:
+            self._count(name)
+            self._other_units += _CALL
+            self.units += _CALL
 
     def _text(self, usage: Usage | None) -> Text:
         """What was received; shown reasoning only where the usage does not split it."""
@@ -104,7 +118,10 @@ class ChatReader(_Reader):
             if reason:
                 self._finished[get(choice, "index")] = reason
                 self.terminal = len(self._finished) >= self._choices
-        return usage is not None and not choices
+        if usage is None or choices:
+            return False
+        self.terminal = True
+        return True
 
     def _delta(self, delta: Any) -> None:
         self._count(get(delta, "content"))
@@ -116,9 +133,19 @@ class ChatReader(_Reader):
             calls += [get(call, "function"), get(call, "custom")]
         for call in calls:
             if call is not None:
-                for name in ("name", "arguments", "input"):
-                    self._count(get(call, name))
-        self._count(get(get(delta, "audio"), "transcript"))
+                self._called(get(call, "name"))
+                self._count(get(call, "arguments"))
+                self._count(get(call, "input"))
+        audio = get(delta, "audio")
+        if audio is not None:
+            self._count(get(audio, "transcript"))
+            data = get(audio, "data")
+            if isinstance(data, str):
+                units = len(data) * _AUDIO_UNITS // 10_000
+                self._other_units += units
+                self.units += units
+            if get(audio, "expires_at") is not None:  # the last of its choice: audio ends without a finish reason
+                self.terminal = True
 
     def is_usage_only(self, chunk: Any) -> bool:
         """Whether the chunk is the extra one that `include_usage` brings (`choices` empty, `usage` set)."""
@@ -170,7 +197,7 @@ class ResponseReader(_Reader):
             if kind != "response.audio.delta":  # base64
                 self._count(get(event, "delta"), reasoning=kind.startswith("response.reasoning"))
         elif kind == "response.output_item.added":
-            self._count(get(get(event, "item"), "name"))
+            self._called(get(get(event, "item"), "name"))
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._answer = self._read(get(event, "response"))
             self.terminal = True
