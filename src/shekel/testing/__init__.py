@@ -12,10 +12,10 @@
 No key, no network beyond loopback. It never imports the SDKs, nor any other part of Shekel.
 """
 
-from shekel.testing.bill import Attempt, Bill, Outcome
-from shekel.testing.clock import Clock
-from shekel.testing.provider import FakeProvider
-from shekel.testing.reply import Reply, RequestSeen, ToolCall
-from shekel.testing.tokens import count
+from .bill import Attempt, Bill, Outcome
+from .clock import Clock
+from .provider import FakeProvider
+from .reply import Reply, RequestSeen, ToolCall
+from .tokens import count
 
 __all__ = ["Attempt", "Bill", "Clock", "FakeProvider", "Outcome", "Reply", "RequestSeen", "ToolCall", "count"]

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shekel.testing.reply import Reply, ToolCall
-from shekel.testing.schema import smallest
-from shekel.testing.text import write
-from shekel.testing.tokens import cut, pieces
+from .reply import Reply, ToolCall
+from .schema import smallest
+from .text import write
+from .tokens import cut, pieces
 
 # The stand-in's own figure: what a tool call costs beside its name and arguments, as the providers' framing does.
 _TOOL_FRAME = 6

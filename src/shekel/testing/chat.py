@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shekel.testing import prompt
-from shekel.testing.answer import Answer, Asked, Choice, Finish, Kind
-from shekel.testing.reply import ToolCall
-from shekel.testing.wire import (
+from . import prompt
+from .answer import Answer, Asked, Choice, Finish, Kind
+from .reply import ToolCall
+from .wire import (
     OPENAI_NO_MODEL,
     OPENAI_NOT_JSON,
     Frame,
@@ -157,7 +157,7 @@ def _usage(answer: Answer) -> dict[str, Any]:
 
 def _choice(choice: Choice) -> dict[str, Any]:
     texts, tools = choice.of(Kind.TEXT), choice.of(Kind.TOOL)
-    message: dict[str, Any] = {"role": "assistant", "content": texts[0].text if texts or not tools else None}
+    message: dict[str, Any] = {"role": "assistant", "content": texts[0].text if texts else None if tools else ""}
     if tools:
         message["tool_calls"] = [
             {"id": f"call_{part.id}", "type": "function", "function": {"name": part.name, "arguments": part.text}}

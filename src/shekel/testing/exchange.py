@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shekel.testing.answer import Answer
-from shekel.testing.bill import Attempt, Bill, Outcome, list_price
-from shekel.testing.connection import Connection
-from shekel.testing.reply import Reply, rejected
-from shekel.testing.wire import Problem, Wire, encode
+from .answer import Answer
+from .bill import Attempt, Bill, Outcome, list_price
+from .connection import Connection
+from .reply import Reply, rejected
+from .wire import Problem, Wire, encode
 
 _BATCH = 32_768  # bytes that are sent at a time when many tokens are due at once
 _RETRIED = frozenset({408, 409, 429})  # and all 5xx: what both SDKs retry

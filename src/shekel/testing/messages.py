@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shekel.testing import prompt
-from shekel.testing.answer import Answer, Asked, Finish, Kind, Part
-from shekel.testing.reply import ToolCall
-from shekel.testing.wire import Frame, Problem, sse
+from . import prompt
+from .answer import Answer, Asked, Finish, Kind, Part
+from .reply import ToolCall
+from .wire import Frame, Problem, sse
 
 _STOP = {Finish.STOP: "end_turn", Finish.LENGTH: "max_tokens", Finish.TOOL: "tool_use"}
 # Anthropic's documentation, "Errors".

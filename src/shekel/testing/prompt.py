@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shekel.testing.tokens import count
+from .tokens import count
 
 # OpenAI's cookbook, "How to count tokens with tiktoken": 3 per message and its role, 3 that prime the answer, 1 per
 # name; tools: 7 for each function and 12 once, and the schema (gpt-4o).

@@ -17,15 +17,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from shekel.testing.answer import Answer, Asked, plan
-from shekel.testing.bill import Bill, list_price
-from shekel.testing.chat import Chat
-from shekel.testing.connection import Connection
-from shekel.testing.exchange import Exchange
-from shekel.testing.messages import Messages
-from shekel.testing.reply import Reply, RequestSeen
-from shekel.testing.responses import Responses
-from shekel.testing.wire import Problem, Wire
+from .answer import Answer, Asked, plan
+from .bill import Bill, list_price
+from .chat import Chat
+from .connection import Connection
+from .exchange import Exchange
+from .messages import Messages
+from .reply import Reply, RequestSeen
+from .responses import Responses
+from .wire import Problem, Wire
 
 _ROUTES: dict[str, Wire] = {
     "/v1/chat/completions": Chat(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shekel.testing.text import SCRIPTS
+from .text import SCRIPTS
 
 UNBILLED = frozenset({503, 529})
 """With every 4xx but 408 and 409: the statuses of requests that no model has worked on. They are never billed."""

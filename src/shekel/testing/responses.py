@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import count as counter
 from typing import Any
 
-from shekel.testing import prompt
-from shekel.testing.answer import Answer, Asked, Finish, Kind, Part
-from shekel.testing.chat import openai_tier
-from shekel.testing.reply import ToolCall
-from shekel.testing.wire import (
+from . import prompt
+from .answer import Answer, Asked, Finish, Kind, Part
+from .chat import openai_tier
+from .reply import ToolCall
+from .wire import (
     OPENAI_NO_MODEL,
     OPENAI_NOT_JSON,
     Frame,

@@ -44,7 +44,8 @@ def smallest(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -
         return schema["enum"][0]
     for union in ("anyOf", "oneOf"):
         if schema.get(union):
-            return smallest(schema[union][0], root)
+            # Not the reference if there is another: a tree must end somewhere.
+            return smallest(min(schema[union], key=lambda option: "$ref" in option), root)
     if schema.get("allOf"):
         merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
         for part in schema["allOf"]:
@@ -57,7 +58,7 @@ def smallest(schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -
         fields = schema.get("properties", {})
         return {name: smallest(fields.get(name, {}), root) for name in schema.get("required", fields)}
     if kind == "array":
-        return [smallest(schema.get("items") or {}, root)] * int(schema.get("minItems", 0))
+        return [smallest(schema.get("items") or {}, root) for _ in range(int(schema.get("minItems", 0)))]
     if kind == "integer":
         return int(_least(schema))
     if kind == "number":

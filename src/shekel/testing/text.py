@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from shekel.testing.tokens import cut, pieces
+from .tokens import cut, pieces
 
 
 def _words(text: str) -> tuple[str, ...]:

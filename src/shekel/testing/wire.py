@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shekel.testing.answer import Answer, Asked
+from .answer import Answer, Asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""A running stand-in, and clients of both SDKs that talk to it, closed at the end.
+
+The clients read no certificates (`verify=False`), which would take most of the time of a test: loopback needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import anthropic
+import openai
+import pytest
+
+from shekel.testing import FakeProvider
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=provider.openai_url, api_key="test", max_retries=0, http_client=openai.DefaultHttpxClient(verify=False)
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(
+        base_url=provider.anthropic_url,
+        api_key="test",
+        max_retries=0,
+        http_client=anthropic.DefaultHttpxClient(verify=False),
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(provider: FakeProvider) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=provider.openai_url,
+        api_key="test",
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(verify=False),
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_claude(provider: FakeProvider) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with anthropic.AsyncAnthropic(
+        base_url=provider.anthropic_url,
+        api_key="test",
+        max_retries=0,
+        http_client=anthropic.DefaultAsyncHttpxClient(verify=False),
+    ) as client:
+        yield client
