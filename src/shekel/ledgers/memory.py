@@ -129,11 +129,7 @@ class MemoryLedger:
                     rows.append(
                         (meter, cell, cell.epoch, new, cell.settled + new, cell.held, cell.holds, cell.records + 1)
                     )
-            try:
-                self._write(call, rows, None)
-            except BaseException:
-                self._write(call, rows, None)
-                raise
+            self._write(call, rows, None)
             self._sweep(rows)
             while len(self._settled) > self._remember:
                 for row in self._settled.popitem(last=False)[1]:
@@ -155,11 +151,7 @@ class MemoryLedger:
                     rows.append(
                         (meter, cell, cell.epoch, 0, cell.settled, cell.held - held, cell.holds - 1, cell.records)
                     )
-            try:
-                self._write(call, rows, None, released=True)
-            except BaseException:
-                self._write(call, rows, None, released=True)
-                raise
+            self._write(call, rows, None, released=True)
             self._sweep(rows)
             while len(self._released) > self._remember:
                 self._released.popitem(last=False)
@@ -233,15 +225,19 @@ class MemoryLedger:
                 more = cell.held + amount - before
                 rows.append((meter, cell, cell.epoch, 0, cell.settled, more, cell.holds, cell.records))
         hold = (grant if grant > tokens else tokens, held)
-        try:
-            self._write(call, rows, hold)
-        except BaseException:
-            self._write(call, rows, hold)
-            raise
+        self._write(call, rows, hold)
         return Grant(grant)
 
     def _write(self, call: str, rows: list[_Row], hold: _Hold | None, released: bool = False) -> None:
-        """Write what was worked out. Doing it twice is the same as doing it once."""
+        """Write what was worked out, all of it, whatever strikes meanwhile."""
+        try:
+            self._put(call, rows, hold, released)
+        except BaseException:
+            self._put(call, rows, hold, released)
+            raise
+
+    def _put(self, call: str, rows: list[_Row], hold: _Hold | None, released: bool) -> None:
+        """Doing it twice is the same as doing it once."""
         cells = self._cells
         for meter, cell, epoch, _, settled, held, holds, records in rows:
             # Another epoch: the meter was reset or forgotten since the call settled, and its charge went with that.
