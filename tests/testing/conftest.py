@@ -22,40 +22,27 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture
 def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=provider.openai_url, api_key="test", max_retries=0, http_client=openai.DefaultHttpxClient(verify=False)
-    ) as client:
+    http = openai.DefaultHttpxClient(verify=False)
+    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0, http_client=http) as client:
         yield client
 
 
 @pytest.fixture
 def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(
-        base_url=provider.anthropic_url,
-        api_key="test",
-        max_retries=0,
-        http_client=anthropic.DefaultHttpxClient(verify=False),
-    ) as client:
+    http, url = anthropic.DefaultHttpxClient(verify=False), provider.anthropic_url
+    with anthropic.Anthropic(base_url=url, api_key="test", max_retries=0, http_client=http) as client:
         yield client
 
 
 @pytest.fixture
 async def async_client(provider: FakeProvider) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=provider.openai_url,
-        api_key="test",
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(verify=False),
-    ) as client:
+    http, url = openai.DefaultAsyncHttpxClient(verify=False), provider.openai_url
+    async with openai.AsyncOpenAI(base_url=url, api_key="test", max_retries=0, http_client=http) as client:
         yield client
 
 
 @pytest.fixture
 async def async_claude(provider: FakeProvider) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(
-        base_url=provider.anthropic_url,
-        api_key="test",
-        max_retries=0,
-        http_client=anthropic.DefaultAsyncHttpxClient(verify=False),
-    ) as client:
+    http, url = anthropic.DefaultAsyncHttpxClient(verify=False), provider.anthropic_url
+    async with anthropic.AsyncAnthropic(base_url=url, api_key="test", max_retries=0, http_client=http) as client:
         yield client

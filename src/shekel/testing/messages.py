@@ -199,6 +199,7 @@ def _usage(answer: Answer) -> dict[str, Any]:
         },
         "output_tokens": output,
         "service_tier": answer.tier,
+        "inference_geo": "not_available",
     }
     if reasoning:
         usage["output_tokens_details"] = {"thinking_tokens": reasoning}

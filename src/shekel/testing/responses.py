@@ -105,7 +105,7 @@ class Responses:
             elif part.kind is Kind.TOOL:
                 for when, text in part.deltas(due, answer.reply.chunk_tokens):
                     yield frame(when, "response.function_call_arguments.delta", **place, delta=text)
-                yield frame(end, "response.function_call_arguments.done", **place, name=part.name, arguments=part.text)
+                yield frame(end, "response.function_call_arguments.done", **place, arguments=part.text)
             items.append(_item(answer, part, _status(answer, last)))
             yield frame(end, "response.output_item.done", output_index=at, item=items[-1])
             due = end
@@ -197,6 +197,7 @@ def _response(answer: Answer, output: list[dict[str, Any]], *, done: bool) -> di
         "background": False,
         "completed_at": answer.created if status == "completed" else None,
         "error": None,
+        "frequency_penalty": 0.0,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "instructions": body.get("instructions"),
         "max_output_tokens": body.get("max_output_tokens"),
@@ -204,8 +205,10 @@ def _response(answer: Answer, output: list[dict[str, Any]], *, done: bool) -> di
         "model": answer.model,
         "output": output,
         "parallel_tool_calls": body.get("parallel_tool_calls", True),
+        "presence_penalty": 0.0,
         "previous_response_id": body.get("previous_response_id"),
         "prompt_cache_key": body.get("prompt_cache_key"),
+        "prompt_cache_retention": body.get("prompt_cache_retention"),
         "reasoning": body.get("reasoning") or {"effort": None, "summary": None},
         "safety_identifier": None,
         "service_tier": answer.tier if done else "auto",
