@@ -24,7 +24,6 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello there, how are you today?
 @pytest.fixture
 def provider() -> Iterator[FakeProvider]:
     with FakeProvider() as provider:
-        shekel.configure(include_usage_hosts=[provider.host])
         yield provider
 
 

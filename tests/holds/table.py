@@ -14,7 +14,6 @@ from typing import Any
 
 import openai
 
-import shekel
 from shekel import Budget, BudgetExceededError, budget
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
@@ -132,7 +131,6 @@ def run(case: Case, callers: int | None = None, calls_worth: int = 10) -> Row:
     # What finished calls taught the estimates must not depend on the order of the cases.
     the_runtime().estimator.__init__()  # type: ignore[misc]
     with FakeProvider() as provider:
-        shekel.configure(include_usage_hosts=[provider.host])
         provider.default = Reply(output_tokens=OUTPUT)
         limit = worth(provider, case) * calls_worth
         provider.default = Reply(output_tokens=OUTPUT, delay=0.25, pace=0.001)
@@ -224,7 +222,6 @@ def sequential(case: Case, calls_worth: int = 10) -> Row:
     """One caller after the other, until one is refused."""
     the_runtime().estimator.__init__()  # type: ignore[misc]
     with FakeProvider() as provider:
-        shekel.configure(include_usage_hosts=[provider.host])
         provider.default = Reply(output_tokens=OUTPUT)
         limit = worth(provider, case) * calls_worth
         counted = budget(max_usd=limit / 1e9, name=str(case), mode=case.mode)

@@ -96,6 +96,7 @@ class FakeProvider:
             )
             self._thread.start()
             ready.wait()
+            _accept_usage(self.host, True)
         return self
 
     def close(self) -> None:
@@ -105,6 +106,7 @@ class FakeProvider:
             RuntimeError: if the stand-in itself failed on the way (a fault of its own, never the client's).
         """
         if self._thread is not None and self._loop is not None:
+            _accept_usage(self.host, False)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._thread = self._loop = None
@@ -310,6 +312,14 @@ class FakeProvider:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise RuntimeError("the FakeProvider itself failed; this is a fault of the stand-in") from fault
+
+
+def _accept_usage(host: str, accepts: bool) -> None:
+    """Let Shekel, in this process, ask chat streams of this host for their usage; it asks only hosts it knows."""
+    from ..runtime import the_runtime
+
+    runtime = the_runtime()
+    runtime.usage_hosts = runtime.usage_hosts | {host} if accepts else runtime.usage_hosts - {host}
 
 
 async def _refuse(exchange: Exchange, problem: Problem) -> None:
