@@ -11,12 +11,12 @@ import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
 from .model_limits import max_output_of
-from .quotes import NANO, Quote, as_genai_usage, flat, from_list, round_up
+from .quotes import NANO, Quote, as_genai_usage, flat, from_list, reconciled, round_up
 from .usage import Usage
 
 __all__ = ["Prices", "Quote", "as_genai_usage", "nanos", "per_1k", "provider_of", "usd"]
@@ -48,8 +48,8 @@ def nanos(amount: Amount, *, up: bool = False) -> int:
     Raises:
         ValueError: the amount is no finite number.
     """
-    exact = _decimal("amount", amount, "give a finite number of US dollars")
-    return int((exact * NANO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR, _EXACT))
+    exact = Fraction(_decimal("amount", amount, "give a finite number of US dollars")) * NANO
+    return round_up(exact) if up else exact.numerator // exact.denominator
 
 
 def usd(nano: int) -> Decimal:
@@ -275,15 +275,19 @@ def _list_quote(
     def priced(words: dict[str, str]) -> Any:
         return info.get_prices(moment, words if variants else None)
 
+    def ask(usage: Usage) -> Fraction:
+        price = info.calc_price(as_genai_usage(usage), provider, genai_request_timestamp=moment, price_context=context)
+        return Fraction(price.total_price) * NANO
+
     def odd(usage: Usage) -> Fraction:
-        dollars = info.calc_price(
-            as_genai_usage(usage), provider, genai_request_timestamp=moment, price_context=context
-        ).total_price
-        return Fraction(dollars) * NANO
+        try:
+            return ask(usage)
+        except ValueError:  # counts that contradict each other
+            return ask(reconciled(usage))
 
     since, until = _validity(info, moment)
     try:
-        odd(Usage())  # a price that the list itself refuses is no price
+        ask(Usage())  # a price that the list itself refuses is no price
         source = f"genai-prices {genai_prices.__version__}"
         quote = from_list(info.id, source, priced(context), map(priced, maybe), max_output, odd)
     except Exception:
@@ -343,6 +347,7 @@ def _decimal(what: str, value: object, remedy: str) -> Decimal:
             exact = Decimal(str(value))
         except InvalidOperation:
             exact = Decimal("NaN")
-        if exact.is_finite():
+        # Beyond these, no sum of money: only a number that would take long to write out.
+        if exact.is_finite() and exact.adjusted() < 30 and int(exact.as_tuple().exponent) > -60:
             return exact
     raise ValueError(f"{what} is {value!r}; {remedy}")

@@ -13,7 +13,7 @@ Nothing here knows which models exist, where a list comes from, or who pays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 from operator import attrgetter, mul
@@ -51,7 +51,8 @@ class Plan:
     """A compiled price. The tuples run in step, the most special kind of token first.
 
     Attributes:
-        read: takes the counts from a usage.
+        fields: which counts of a usage are priced.
+        read: takes them from a usage.
         parts: for each count, the earlier ones that it contains.
         rates: price of one unit, in nano-dollars / `scale`.
         steps: (more input tokens than this, the rates then), the highest first: cliffs, not brackets.
@@ -59,7 +60,8 @@ class Plan:
         scale: the common denominator.
     """
 
-    read: Callable[[Usage], tuple[int, ...]]
+    fields: tuple[str, ...]
+    read: Callable[[Usage], tuple[int, ...]] = field(compare=False, repr=False)
     parts: tuple[tuple[int, ...], ...]
     rates: tuple[int, ...]
     steps: tuple[tuple[int, tuple[int, ...]], ...]
@@ -88,7 +90,7 @@ class Quote:
     dearest_output: int
     max_output: int | None
     plan: Plan | None
-    odd: Callable[[Usage], Fraction] | None = None
+    odd: Callable[[Usage], Fraction] | None = field(default=None, compare=False, repr=False)
     """Prices a usage in nano-dollars where the list's price has a shape that cannot be compiled."""
 
     def cost(self, usage: Usage) -> int:
@@ -146,8 +148,27 @@ def as_genai_usage(usage: Usage) -> genai_prices.Usage:
         for key, unit in units.items()
         if "token_type" in unit.dimensions and unit.dimensions.get("modality") in ("audio", "image")
     }
-    counts |= {key: max(0, getattr(usage, field)) for key, field in FIELDS.items() if key in units}
+    counts |= {key: max(0, getattr(usage, name)) for key, name in FIELDS.items() if key in units}
     return genai_prices.Usage(**counts)
+
+
+def reconciled(usage: Usage) -> Usage:
+    """The same usage with every whole raised to the sum of its parts, so that the price list accepts it."""
+
+    def count(name: str) -> int:
+        return max(0, int(getattr(usage, name)))
+
+    write = max(count("cache_write"), count("cache_write_1h"))
+    heard = count("cache_read_audio")
+    read, audio = max(count("cache_read"), heard), max(count("input_audio"), heard)
+    return replace(
+        usage,
+        input=max(count("input"), read + write + audio - heard + count("input_image")),
+        output=max(count("output"), count("reasoning") + count("output_audio") + count("output_image")),
+        cache_read=read,
+        cache_write=write,
+        input_audio=audio,
+    )
 
 
 def flat(model_id: str, rates: Mapping[str, Fraction], max_output: int | None = None) -> Quote:
@@ -163,6 +184,7 @@ def flat(model_id: str, rates: Mapping[str, Fraction], max_output: int | None = 
     exact = [rates.get(kind, rates["input"]) for kind in order]
     scale = lcm(*(rate.denominator for rate in exact))
     plan = Plan(
+        fields=order,
         read=attrgetter(*order),
         parts=((), (), (0, 1), ()),
         rates=tuple(int(rate * scale) for rate in exact),
@@ -254,8 +276,8 @@ def _kinds(price: Any) -> list[_Kind] | None:
             unit = registry.unit_for_price_key(key)
         except KeyError:
             continue  # the list itself warns of a key that it does not know, and prices without it
-        field = "requests" if unit.usage_key == "requests" else FIELDS.get(unit.usage_key)
-        if field is None:
+        name = "requests" if unit.usage_key == "requests" else FIELDS.get(unit.usage_key)
+        if name is None:
             continue
         base, tiers = (value.base, value.tiers) if isinstance(value, TieredPrices) else (value, [])
         if not all(isinstance(amount, Decimal) for amount in (base, *(tier.price for tier in tiers))):
@@ -263,7 +285,7 @@ def _kinds(price: Any) -> list[_Kind] | None:
         nano = Fraction(NANO, unit.per)
         kinds.append(
             _Kind(
-                field,
+                name,
                 frozenset(unit.dimensions.items()),
                 Fraction(base) * nano,
                 tuple((tier.start, Fraction(tier.price) * nano) for tier in tiers),
@@ -275,12 +297,14 @@ def _kinds(price: Any) -> list[_Kind] | None:
 def _compile(kinds: list[_Kind]) -> Plan:
     fixed = next((kind.base for kind in kinds if kind.field == "requests"), Fraction(0))
     kinds = [kind for kind in kinds if kind.field != "requests"]
+    fields = tuple(kind.field for kind in kinds)
     starts = sorted({start for kind in kinds for start, _ in kind.tiers}, reverse=True)
     table = [[kind.rate(total) for kind in kinds] for total in (0, *(start + 1 for start in starts))]
     scale = lcm(fixed.denominator, *(rate.denominator for rates in table for rate in rates))
     base, *dearer = [tuple(int(rate * scale) for rate in rates) for rates in table]
     return Plan(
-        read=_reader([kind.field for kind in kinds]),
+        fields=fields,
+        read=_reader(fields),
         parts=tuple(
             tuple(i for i, part in enumerate(kinds[:n]) if kind.dimensions < part.dimensions)
             for n, kind in enumerate(kinds)
@@ -292,10 +316,10 @@ def _compile(kinds: list[_Kind]) -> Plan:
     )
 
 
-def _reader(fields: list[str]) -> Callable[[Usage], tuple[int, ...]]:
+def _reader(fields: tuple[str, ...]) -> Callable[[Usage], tuple[int, ...]]:
     if len(fields) > 1:
         return attrgetter(*fields)
     if fields:  # attrgetter of a single name gives the bare value
-        (field,) = fields
-        return lambda usage: (getattr(usage, field),)
+        (name,) = fields
+        return lambda usage: (getattr(usage, name),)
     return lambda usage: ()
