@@ -53,10 +53,10 @@ class Text:
 NOTHING = Text()
 
 
-def measure(text: str) -> Text:
-    """How long a text is. Lone surrogates count three bytes, as `surrogatepass` encodes them. Never raises."""
+def widths(text: str) -> tuple[int, int, int, int]:
+    """The counts of `Text` without the object, for those who sum them up. Never raises."""
     if text.isascii():
-        return Text(len(text))
+        return len(text), 0, 0, 0
     encoded = text.encode("utf-8", "surrogatepass")
     leads = encoded.translate(None, _NOT_LEADS)
     without_two = leads.translate(None, _LEADS_OF_TWO)
@@ -64,7 +64,12 @@ def measure(text: str) -> Text:
     two = 2 * (len(leads) - len(without_two))
     three = 3 * (len(without_two) - fours)
     four = 4 * fours
-    return Text(len(encoded) - two - three - four, two, three, four)
+    return len(encoded) - two - three - four, two, three, four
+
+
+def measure(text: str) -> Text:
+    """How long a text is. Lone surrogates count three bytes, as `surrogatepass` encodes them. Never raises."""
+    return Text(*widths(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,39 @@ class _Recent:
         return self._percentile
 
 
+class _Ratio:
+    """How many times the prior the outputs of one script take: the ratio of the sums over the last calls.
+
+    The prior weighs as much as `_PRIOR_UNITS`, so that few calls move it little.
+    """
+
+    __slots__ = ("_computed", "_pairs", "_ratio", "seen")
+
+    def __init__(self) -> None:
+        self._pairs: deque[tuple[int, int]] = deque(maxlen=_WINDOW)
+        self._ratio = 1.0
+        self._computed = 0
+        self.seen = 0
+
+    def add(self, tokens: int, units: int) -> None:
+        self._pairs.append((tokens, units))
+        self.seen += 1
+
+    def ratio(self) -> float:
+        seen = self.seen
+        if seen != self._computed:
+            tokens, units = 0, _PRIOR_UNITS
+            try:
+                for one_tokens, one_units in self._pairs:
+                    tokens += one_tokens
+                    units += one_units
+            except RuntimeError:  # another thread added meanwhile: the former answer is good enough
+                return self._ratio
+            self._ratio = (1000 * tokens + _PRIOR_UNITS) / units
+            self._computed = seen
+        return self._ratio
+
+
 class _Learnt:
     """What is known of one model."""
 
@@ -151,8 +189,8 @@ class _Learnt:
 
     def __init__(self) -> None:
         self.inputs = (_Recent(), _Recent(), _Recent(), _Recent())
+        self.outputs = (_Ratio(), _Ratio(), _Ratio(), _Ratio())
         self.lengths = _Recent()
-        self.outputs: tuple[deque[tuple[int, int]], ...] = tuple(deque(maxlen=_WINDOW) for _ in range(4))
         self.outputs_seen = 0
         self._rates = OUTPUT_PRIOR
         self._rates_seen = 0
@@ -160,22 +198,10 @@ class _Learnt:
     def rates(self) -> Rates:
         seen = self.outputs_seen
         if seen != self._rates_seen:
-            try:
-                one, two, three, four = (self._factor(pairs) for pairs in self.outputs)
-            except RuntimeError:  # another thread added meanwhile: the former answer is good enough
-                return self._rates
-            self._rates = OUTPUT_PRIOR.scaled((one, two, three, four))
+            one, two, three, four = self.outputs
+            self._rates = OUTPUT_PRIOR.scaled((one.ratio(), two.ratio(), three.ratio(), four.ratio()))
             self._rates_seen = seen
         return self._rates
-
-    @staticmethod
-    def _factor(pairs: deque[tuple[int, int]]) -> float:
-        """How many times the prior this script takes: the ratio of the sums, the prior weighing as one observation."""
-        tokens = units = _PRIOR_UNITS
-        for seen_tokens, seen_units in pairs:
-            tokens += 1000 * seen_tokens
-            units += seen_units
-        return tokens / units
 
 
 class Estimator:
@@ -259,7 +285,7 @@ class Estimator:
         visible = output - reasoning
         units = OUTPUT_PRIOR.units(text)
         if text.bytes >= _LEAST_BYTES and 1 / _MOST_WRONG < 1000 * visible / units < _MOST_WRONG:
-            learnt.outputs[text.script - 1].append((visible, units))
+            learnt.outputs[text.script - 1].add(visible, units)
             learnt.outputs_seen += 1
 
     def _learnt(self, model: str) -> _Learnt:

@@ -146,12 +146,20 @@ class TestRequest:
             ({"input": [{"type": "reasoning", "id": "rs_1"}]}, "reasoning"),
             ({"input": [{"content": [{"type": "input_image", "image_url": "https://x/y.png"}]}]}, "url"),
             ({"input": [{"content": [{"type": "input_image", "file_id": "f"}]}]}, "file_id"),
+            ({"input": [{"content": [{"type": "input_file", "file_id": "f"}]}]}, "file_id"),
             ({"input": [{"content": [{"type": "input_file", "file_data": "data:;base64,AA"}]}]}, "file_data"),
         ],
     )
     def test_says_what_makes_the_input_unbounded(self, body: dict[str, Any], field: str) -> None:
         facts = request(**body)
         assert (facts.unbounded, facts.input_bound) == (field, None)
+
+    def test_compaction_takes_no_cap(self) -> None:
+        compact = find_endpoint("openai", "POST", "/responses/compact")
+        assert compact is not None
+        body = {"model": "gpt-5", "input": "x"}
+        assert compact.read_request(body).cap_field == ""
+        assert compact.with_cap(body, 50) == body
 
     def test_no_previous_response_is_no_reason(self) -> None:
         assert request(previous_response_id=None).unbounded is None

@@ -15,7 +15,7 @@ from shekel.usage import ModelUsage, Usage
 
 from .anthropic_stream import MessageReader
 from .base import Answer, Request
-from .body import Walk, cap_of, get, given, integer, items, string
+from .body import SCALARS, Walk, cap_of, get, given, integer, items, string, unknown
 from .media import image_size
 
 ATTRIBUTES = {
@@ -196,12 +196,12 @@ class Messages:
         for edit in items(get(body.get("context_management"), "edits")):
             if not str(get(edit, "type")).startswith("clear_"):  # clearing only makes the input smaller
                 walk.open_ended("context_management")
-        for field in sorted(body.keys() - _KNOWN, key=str):
-            walk.open_ended(str(field))
+        for field in unknown(body, _KNOWN):
+            walk.open_ended(field)
         walk.bound += _PER_ENTRY * walk.entries
         text = walk.text
         budget = get(body.get("thinking"), "budget_tokens")
-        attributes = {ATTRIBUTES[k]: v for k, v in body.items() if k in ATTRIBUTES and isinstance(v, int | float | str)}
+        attributes = {ATTRIBUTES[k]: v for k, v in body.items() if k in ATTRIBUTES and type(v) in SCALARS}
         return Request(
             model=model,
             stream=body.get("stream") is True,

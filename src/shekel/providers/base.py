@@ -23,7 +23,7 @@ class Request:
         model: the model asked for ("" if the body names none).
         stream: whether the answer is to be streamed.
         cap: the most output tokens per choice that the caller allows; None if the caller set no cap.
-        cap_field: the body's field that such a cap is written to.
+        cap_field: the body's field that such a cap is written to; "" where the API takes no cap.
         min_cap: the least cap that the API accepts, in tokens (with Anthropic thinking: above its budget).
         choices: how many choices are generated (`n`), at least 1.
         text: all text, schemas and names sent, measured for the estimate of the input.
@@ -65,7 +65,9 @@ class Answer:
         id: the answer's id.
         model: the model that answered.
         finish_reasons: why each choice ended.
-        text: the visible output, measured, for an estimate where `usage` is None.
+        text: what was generated, measured: to estimate the output where `usage` is None, to learn from it where not.
+            Shown reasoning is in it only where `usage` does not count reasoning apart, so that `usage.output -
+            usage.reasoning` and `text` always speak of the same.
         pending: whether the work goes on in the background and the usage comes later.
     """
 
@@ -81,7 +83,7 @@ class StreamReader(Protocol):
     """Reads the chunks of one stream as they pass. `feed` is the hot path: one call per chunk, no allocation.
 
     Attributes:
-        units: visible output received so far, estimated, in thousandths of a token.
+        units: output received so far, shown reasoning included, estimated, in thousandths of a token.
         limit: `feed` returns True when `units` goes over it; the call sets it to what it holds money for.
         chunks: how many chunks with output were fed (at least the number of content chunks; may be approximate).
         terminal: whether the event that ends this kind of stream was seen (finish_reason of all choices / `[DONE]`

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from shekel.estimation import NOTHING, Text, measure
+from shekel.estimation import Text, widths
 
 _SENTINELS = frozenset({"NotGiven", "Omit"})  # each SDK has its own classes, so they are known by name
 _UNSENT = frozenset({"parsed", "parsed_arguments", "parsed_output"})  # fields of parsed answers that SDKs do not send
@@ -23,17 +23,51 @@ Handler = Callable[["Walk", Mapping[str, Any], Any], bool]
 def get(source: Any, name: str) -> Any:
     """A field of a mapping or an object; None if there is none, or a sentinel stands for its absence."""
     try:
-        value = source.get(name) if isinstance(source, dict) else getattr(source, name, None)
-        if value is None and isinstance(source, Mapping):
+        if type(source) is dict:
             value = source.get(name)
+        elif source is None:
+            return None
+        else:
+            value = _attribute(source, name)
     except Exception:
         return None
+    if value is None or type(value) in _PLAIN:
+        return value
     return None if type(value).__name__ in _SENTINELS else value
+
+
+_PLAIN = frozenset({str, int, bool, float, list, dict, tuple})
+_ABSENT = object()
+
+
+def _attribute(source: Any, name: str) -> Any:
+    try:
+        # Models of the SDKs: looking into the two dictionaries is many times faster than asking for an attribute that
+        # is not there, which is what happens most.
+        value = source.__dict__.get(name, _ABSENT)
+        if value is _ABSENT:
+            extra = source.__pydantic_extra__
+            value = None if extra is None else extra.get(name)
+        return value
+    except AttributeError:
+        value = getattr(source, name, None)
+        return source.get(name) if value is None and isinstance(source, Mapping) else value
 
 
 def given(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a body that are sent: without None and the SDKs' sentinels."""
-    return {k: v for k, v in body.items() if v is not None and type(v).__name__ not in _SENTINELS}
+    return {
+        k: v for k, v in body.items() if v is not None and (type(v) in _PLAIN or type(v).__name__ not in _SENTINELS)
+    }
+
+
+SCALARS = frozenset({str, int, bool, float})
+"""The types that a span attribute may have."""
+
+
+def unknown(body: dict[str, Any], known: frozenset[str]) -> list[str]:
+    """The fields of a body that are not among the known ones, in order."""
+    return [] if body.keys() <= known else sorted(map(str, body.keys() - known))
 
 
 def integer(value: Any) -> int:
@@ -67,7 +101,7 @@ class Walk:
         mappings: mappings in content, each of which may bring delimiters.
     """
 
-    __slots__ = ("_one", "_wide", "bound", "entries", "extra", "mappings", "model", "unbounded")
+    __slots__ = ("_four", "_one", "_three", "_two", "bound", "entries", "extra", "mappings", "model", "unbounded")
 
     def __init__(self, model: str = "") -> None:
         self.model = model
@@ -76,20 +110,23 @@ class Walk:
         self.unbounded: str | None = None
         self.entries = 0
         self.mappings = 0
-        self._one = 0
-        self._wide = NOTHING
+        self._one = self._two = self._three = self._four = 0
 
     @property
     def text(self) -> Text:
         """All text walked so far."""
-        return Text(self._one) + self._wide
+        return Text(self._one, self._two, self._three, self._four)
 
     def add(self, text: str) -> None:
         """Count one string."""
         if text.isascii():
             self._one += len(text)
         else:
-            self._wide = self._wide + measure(text)
+            one, two, three, four = widths(text)
+            self._one += one
+            self._two += two
+            self._three += three
+            self._four += four
 
     def open_ended(self, field: str) -> None:
         """Say that this field makes the input unbounded; the first one is told."""
@@ -122,7 +159,7 @@ class Walk:
                         if value.isascii():
                             self._one += len(value)
                         else:
-                            self._wide = self._wide + measure(value)
+                            self.add(value)
                     elif value is not None:
                         stack.append(value)
 

@@ -8,13 +8,14 @@ or a price, and imports no SDK.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from shekel.estimation import Rates, Text
 from shekel.telemetry import names
 
 from .base import Answer, Request
-from .body import Walk, cap_of, get, given, integer, items, string
+from .body import SCALARS, Walk, cap_of, get, given, integer, items, string, unknown
 from .openai_answers import read_chat, read_chat_usage, read_response
 from .openai_images import image_bound, image_estimate
 from .openai_stream import ChatReader, ResponseReader
@@ -182,7 +183,7 @@ def _tools(walk: Walk, tools: Any) -> None:
 
 
 def _attributes(body: Mapping[str, Any], choices: int = 1) -> dict[str, Any]:
-    found = {ATTRIBUTES[k]: v for k, v in body.items() if k in ATTRIBUTES and isinstance(v, int | float | str)}
+    found = {ATTRIBUTES[k]: v for k, v in body.items() if k in ATTRIBUTES and type(v) in SCALARS}
     if choices != 1:
         found[names.REQUEST_CHOICE_COUNT] = choices
     return found
@@ -214,9 +215,9 @@ class _OpenAI:
         return walk
 
     @staticmethod
-    def _close(walk: Walk, unknown: Any) -> tuple[Text, int | None]:
-        for field in sorted(unknown, key=str):
-            walk.open_ended(str(field))
+    def _close(walk: Walk, body: dict[str, Any], known: frozenset[str]) -> tuple[Text, int | None]:
+        for field in unknown(body, known):
+            walk.open_ended(field)
         walk.bound += _PER_ENTRY * walk.entries + _PER_MAPPING * walk.mappings
         text = walk.text
         return text, None if walk.unbounded is not None else text.bytes + walk.bound
@@ -241,7 +242,7 @@ class ChatCompletions(_OpenAI):
         if schema is not None:
             walk.schema(schema, "response_format")
             walk.bound += _FORMAT_BOUND
-        text, bound = self._close(walk, body.keys() - _CHAT)
+        text, bound = self._close(walk, body, _CHAT)
         choices = max(1, integer(body.get("n")))
         field = self._cap_field(body)
         asked = get(body.get("stream_options"), "include_usage")
@@ -315,7 +316,7 @@ class Responses(_OpenAI):
         reasoning = body.get("reasoning")
         if get(reasoning, "mode") not in (None, "standard"):  # "pro" runs passes of its own
             walk.open_ended("reasoning.mode")
-        text, bound = self._close(walk, body.keys() - _RESPONSES)
+        text, bound = self._close(walk, body, _RESPONSES)
         return Request(
             model=model,
             stream=body.get("stream") is True,
@@ -352,6 +353,9 @@ class Compact(Responses):
     """`POST /responses/compact`: a conversation in, a shorter one out; it has no cap and no stream."""
 
     name = "responses.compact"
+
+    def _read_request(self, body: dict[str, Any]) -> Request:
+        return replace(super()._read_request(body), cap_field="", min_cap=1)
 
     def with_cap(self, body: Mapping[str, Any], cap: int) -> dict[str, Any]:
         """A copy of the body: this API takes no cap."""

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from shekel.estimation import NOTHING, Rates, Text, measure
+from shekel.estimation import Rates
 from shekel.usage import Usage
 
 from .base import Answer
 from .body import get, items, string
+from .counting import Counting
 
 _CALL = 12_000  # thousandths of a token that a tool call brings beside its name and arguments
 
@@ -24,48 +25,16 @@ _CALL = 12_000  # thousandths of a token that a tool call brings beside its name
 _AUDIO_UNITS = 3_125
 
 
-class _Reader:
-    """What both readers share: counting."""
+class _Reader(Counting):
+    """What both readers share."""
 
-    __slots__ = ("_id", "_model", "_other", "_other_units", "_rate", "_rates", "_thought", "chunks", "limit",
-        "terminal", "units")  # fmt: skip
-
-    def __init__(self, rates: Rates) -> None:
-        self.units = 0
-        self.limit = 0
-        self.chunks = 0
-        self.terminal = False
-        self._rate = rates.one
-        self._rates = rates
-        self._other = NOTHING  # all that did not go the short way, but for reasoning
-        self._thought = NOTHING
-        self._other_units = 0
-        self._id: str | None = None
-        self._model: str | None = None
-
-    def _count(self, text: Any, *, reasoning: bool = False) -> None:
-        if isinstance(text, str) and text:
-            measured = measure(text)
-            units = self._rates.units(measured)
-            if reasoning:
-                self._thought = self._thought + measured
-            else:
-                self._other = self._other + measured
-            self._other_units += units
-            self.units += units
-            self.chunks += 1
+    __slots__ = ()
 
     def _called(self, name: Any) -> None:
         """Count the start of a tool call: its name, and what the model writes around it."""
-        if isinstance(name, str) and name:
+        if type(name) is str and name:
             self._count(name)
-            self._other_units += _CALL
-            self.units += _CALL
-
-    def _text(self, usage: Usage | None) -> Text:
-        """What was received; shown reasoning only where the usage does not split it."""
-        text = Text((self.units - self._other_units) // self._rate) + self._other
-        return text if usage and usage.reasoning else text + self._thought
+            self._add_units(_CALL)
 
     def input_tokens(self) -> int | None:
         """None: these streams say it at their end."""
@@ -75,13 +44,14 @@ class _Reader:
 class ChatReader(_Reader):
     """Reads the chunks of one Chat Completions stream."""
 
-    __slots__ = ("_choices", "_finished", "_read", "_tier", "_usage")
+    __slots__ = ("_choices", "_finished", "_known", "_read", "_tier", "_usage")
 
     def __init__(self, rates: Rates, choices: int, read: Callable[[Any, Any], Usage]) -> None:
         super().__init__(rates)
         self._choices = choices
         self._finished: dict[Any, str] = {}
         self._read = read
+        self._known = False  # whether a chunk was read for its id and model: the first ones take the long way
         self._tier: Any = None
         self._usage: Any = None
 
@@ -90,10 +60,18 @@ class ChatReader(_Reader):
         try:
             (choice,) = chunk.choices
             text = choice.delta.content
-            if text and text.isascii() and choice.finish_reason is None and self._id is not None:
-                units = self.units = self.units + len(text) * self._rate
-                self.chunks += 1
-                return units > self.limit
+            if choice.finish_reason is None and self._known:
+                if text:
+                    if text.isascii():
+                        units = self.units = self.units + len(text) * self._rate
+                        self.chunks += 1
+                        return units > self.limit
+                    self._count(text)
+                    return self.units > self.limit
+                (call,) = choice.delta.tool_calls
+                if not call.function.name:
+                    self._count(call.function.arguments)
+                    return self.units > self.limit
         except Exception:
             pass
         with suppress(Exception):  # whatever this was, it is not ours to complain about
@@ -102,8 +80,9 @@ class ChatReader(_Reader):
 
     def _chunk(self, chunk: Any) -> bool:
         if self._id is None:
-            # An id of "" (Azure's first chunk) is not one, and must not send every chunk this way either.
-            self._id = string(get(chunk, "id")) or ("" if self.chunks else None)
+            self._id = string(get(chunk, "id"))
+            if self._id or self.chunks:  # Azure's first chunk has none; some hosts never send one
+                self._known = True
         self._model = string(get(chunk, "model")) or self._model
         self._tier = string(get(chunk, "service_tier")) or self._tier
         usage = get(chunk, "usage")
@@ -125,27 +104,27 @@ class ChatReader(_Reader):
 
     def _delta(self, delta: Any) -> None:
         self._count(get(delta, "content"))
+        for call in items(get(delta, "tool_calls")):
+            self._call(get(call, "function"))
+            self._call(get(call, "custom"))
+        self._call(get(delta, "function_call"))
         self._count(get(delta, "refusal"))
         # What hosts that speak this API call their shown reasoning.
-        self._count(get(delta, "reasoning_content") or get(delta, "reasoning"), reasoning=True)
-        calls = [get(delta, "function_call")]
-        for call in items(get(delta, "tool_calls")):
-            calls += [get(call, "function"), get(call, "custom")]
-        for call in calls:
-            if call is not None:
-                self._called(get(call, "name"))
-                self._count(get(call, "arguments"))
-                self._count(get(call, "input"))
+        self._count(get(delta, "reasoning_content") or get(delta, "reasoning"), True)
         audio = get(delta, "audio")
         if audio is not None:
             self._count(get(audio, "transcript"))
             data = get(audio, "data")
             if isinstance(data, str):
-                units = len(data) * _AUDIO_UNITS // 10_000
-                self._other_units += units
-                self.units += units
+                self._add_units(len(data) * _AUDIO_UNITS // 10_000)
             if get(audio, "expires_at") is not None:  # the last of its choice: audio ends without a finish reason
                 self.terminal = True
+
+    def _call(self, call: Any) -> None:
+        if call is not None:
+            self._called(get(call, "name"))
+            self._count(get(call, "arguments"))
+            self._count(get(call, "input"))
 
     def is_usage_only(self, chunk: Any) -> bool:
         """Whether the chunk is the extra one that `include_usage` brings (`choices` empty, `usage` set)."""
@@ -156,7 +135,7 @@ class ChatReader(_Reader):
         usage = None if self._usage is None else self._read(self._usage, self._tier)
         return Answer(
             usage=usage,
-            id=self._id or None,
+            id=self._id,
             model=self._model,
             finish_reasons=tuple(self._finished.values()),
             text=self._text(usage),
@@ -177,12 +156,16 @@ class ResponseReader(_Reader):
     def feed(self, chunk: Any) -> bool:
         """Count one event. The hot path: a delta of output text in ASCII."""
         try:
-            if chunk.type == "response.output_text.delta":
+            kind = chunk.type
+            if kind == "response.output_text.delta":
                 text = chunk.delta
                 if text.isascii():
                     units = self.units = self.units + len(text) * self._rate
                     self.chunks += 1
                     return units > self.limit
+            if kind.endswith(".delta") and kind != "response.audio.delta":  # that one is base64
+                self._count(chunk.delta, kind.startswith("response.reasoning"))
+                return self.units > self.limit
         except Exception:
             pass
         with suppress(Exception):  # whatever this was, it is not ours to complain about
@@ -195,7 +178,7 @@ class ResponseReader(_Reader):
             return
         if kind.endswith(".delta"):
             if kind != "response.audio.delta":  # base64
-                self._count(get(event, "delta"), reasoning=kind.startswith("response.reasoning"))
+                self._count(get(event, "delta"), kind.startswith("response.reasoning"))
         elif kind == "response.output_item.added":
             self._called(get(get(event, "item"), "name"))
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
