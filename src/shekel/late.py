@@ -52,6 +52,17 @@ def flush() -> bool:
             done = True
 
 
+def _after_fork() -> None:
+    """In a child, the parent's thread is gone and its lock may have been held."""
+    global _working, _thread
+    _working = threading.RLock()
+    _thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _run() -> None:
     while True:
         work = _queue.get()

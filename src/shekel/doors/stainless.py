@@ -49,11 +49,13 @@ SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
 
 _CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
 _SEAMS = ("request", "_build_request", "_process_response")
-_MARK = "__shekel_wraps__"
 
 
 class Door:
-    """The wrappers around one SDK. `install` and `remove` may be repeated; `active` False makes them pass-through.
+    """The wrappers around one SDK. `install` and `remove` may be repeated.
+
+    A wrapper that could not be taken off, because somebody else's lies over it, is a pass-through for good: each
+    installation has a number, and its wrappers work while it is the current one.
 
     Args:
         sdk: which.
@@ -63,7 +65,8 @@ class Door:
     def __init__(self, sdk: Sdk, runtime: Runtime) -> None:
         self.sdk = sdk
         self.runtime = runtime
-        self.active = False
+        self._current = 0
+        self._installations = 0
         self._placed: list[tuple[type, str, Any, Any]] = []
 
     def install(self, module: Any) -> bool:
@@ -72,7 +75,6 @@ class Door:
         Where a seam is missing or the version is not supported, one warning names version and consequence, and the SDK
         is left as it is.
         """
-        self.active = True
         if self._placed:
             return True
         problem = self._problem(module)
@@ -84,6 +86,8 @@ class Door:
                 problem,
             )
             return False
+        self._installations += 1
+        self._current = self._installations
         for name, is_async in _CLIENTS:
             base = getattr(module, name)
             self._wrap_class(base, is_async)
@@ -95,14 +99,11 @@ class Door:
 
     def remove(self) -> None:
         """Undo `install` where ours is outermost; elsewhere ours stays as a pass-through."""
-        self.active = False
-        kept = []
+        self._current = 0
         for owner, name, ours, former in reversed(self._placed):
             if owner.__dict__.get(name) is ours:
                 setattr(owner, name, former)
-            else:
-                kept.append((owner, name, ours, former))
-        self._placed = kept[::-1]
+        self._placed = []
 
     def _problem(self, module: Any) -> str | None:
         package = sys.modules.get(self.sdk.name)
@@ -130,10 +131,7 @@ class Door:
 
     def _place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
         former = getattr(owner, name) if name not in owner.__dict__ else owner.__dict__[name]
-        if getattr(former, _MARK, None) is self:
-            return
         ours = make(former)
-        setattr(ours, _MARK, self)
         setattr(owner, name, ours)
         self._placed.append((owner, name, ours, former))
 
@@ -151,9 +149,11 @@ class Door:
             return None
 
     def _sync_request(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self.active:
+            if self._current != live:
                 return former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
@@ -173,9 +173,11 @@ class Door:
         return request
 
     def _async_request(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self.active:
+            if self._current != live:
                 return await former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
@@ -197,9 +199,11 @@ class Door:
     # What happens inside
 
     def _build(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         def _build_request(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self.active:
+            if self._current != live:
                 return former(client, options, *args, **kwargs)
             passage = passage_of(options)
             if passage is None:
@@ -221,10 +225,12 @@ class Door:
         return passage
 
     def _sync_process(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
             passage = passage_of(kwargs.get("options"))
-            if passage is None:
+            if passage is None or self._current != live:
                 return former(client, *args, **kwargs)
             passage.responding(kwargs.get("response"), is_async=False)
             result = former(client, *args, **kwargs)
@@ -234,10 +240,12 @@ class Door:
         return _process_response
 
     def _async_process(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
             passage = passage_of(kwargs.get("options"))
-            if passage is None:
+            if passage is None or self._current != live:
                 return await former(client, *args, **kwargs)
             passage.responding(kwargs.get("response"), is_async=True)
             result = await former(client, *args, **kwargs)
@@ -247,17 +255,23 @@ class Door:
         return _process_response
 
     def _sync_sleep(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            self._retrying(kwargs)
+            if self._current == live:
+                self._retrying(kwargs)
             return former(client, *args, **kwargs)
 
         return _sleep_for_retry
 
     def _async_sleep(self, former: Any) -> Any:
+        live = self._current
+
         @functools.wraps(former)
         async def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            self._retrying(kwargs)
+            if self._current == live:
+                self._retrying(kwargs)
             return await former(client, *args, **kwargs)
 
         return _sleep_for_retry

@@ -1,0 +1,319 @@
+"""Coming and going: what `instrument()` does, and that `uninstrument()` leaves no trace."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from shekel import ShekelInstrumentor, budget
+from shekel.doors.stainless import SDKS, Door
+from shekel.runtime import the_runtime
+from shekel.testing import FakeProvider
+
+MODEL = "gpt-4o-mini"
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+CLASSES = [
+    client
+    for sdk in (openai, anthropic)
+    for client in (sdk._base_client.SyncAPIClient, sdk._base_client.AsyncAPIClient, sdk._base_client.BaseClient)
+]
+
+
+def attributes() -> list[dict[str, Any]]:
+    return [dict(each.__dict__) for each in CLASSES]
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def instrumented(exporter: InMemorySpanExporter) -> Iterator[ShekelInstrumentor]:
+    tracer_provider = TracerProvider()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+    ShekelInstrumentor().instrument(tracer_provider=tracer_provider)
+    yield ShekelInstrumentor()
+    if ShekelInstrumentor().is_instrumented_by_opentelemetry:
+        ShekelInstrumentor().uninstrument()
+
+
+def connect(provider: FakeProvider) -> openai.OpenAI:
+    return openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0)
+
+
+class TestComingAndGoing:
+    def test_uninstrument_leaves_no_trace(self) -> None:
+        before = attributes()
+        ShekelInstrumentor().instrument()
+        assert attributes() != before
+        ShekelInstrumentor().uninstrument()
+        assert attributes() == before
+
+    def test_a_budget_leaves_no_trace_either(self) -> None:
+        before = attributes()
+        with budget(max_usd=1), budget(max_usd=1):
+            assert attributes() != before
+        assert attributes() == before
+
+    def test_a_budget_does_not_take_the_doors_off_an_instrumented_program(
+        self, instrumented: ShekelInstrumentor, provider: FakeProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        with budget(max_usd=1):
+            pass
+        with connect(provider) as client:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert len(exporter.get_finished_spans()) == 1
+
+    def test_instrumenting_twice_only_warns(
+        self, instrumented: ShekelInstrumentor, provider: FakeProvider, exporter: InMemorySpanExporter,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        instrumented.instrument()
+        assert "already instrumented" in caplog.text
+        with connect(provider) as client:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert len(exporter.get_finished_spans()) == 1
+
+    def test_uninstrumenting_first_only_warns(self, caplog: pytest.LogCaptureFixture) -> None:
+        before = attributes()
+        ShekelInstrumentor().uninstrument()
+        assert "already uninstrumented" in caplog.text
+        assert attributes() == before
+
+    def test_where_ours_is_not_outermost_it_becomes_a_pass_through(
+        self, provider: FakeProvider, exporter: InMemorySpanExporter, instrumented: ShekelInstrumentor
+    ) -> None:
+        owner = openai._base_client.SyncAPIClient
+        ours = owner.request
+        seen: list[str] = []
+
+        def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append("theirs")
+            return ours(self, *args, **kwargs)
+
+        owner.request = theirs  # type: ignore[method-assign]
+        try:
+            instrumented.uninstrument()
+            assert owner.request is theirs
+            with connect(provider) as client:
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+            assert seen == ["theirs"]
+            assert exporter.get_finished_spans() == ()
+        finally:
+            owner.request = ours.__wrapped__  # type: ignore[attr-defined,method-assign]
+
+
+class TestEveryWayIn:
+    def test_a_subclass_with_a_request_of_its_own_is_seen_once(
+        self, provider: FakeProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        inherited = openai.OpenAI.request
+
+        def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return inherited(self, *args, **kwargs)
+
+        openai.OpenAI.request = theirs  # type: ignore[method-assign]
+        try:
+            tracer_provider = TracerProvider()
+            tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+            ShekelInstrumentor().instrument(tracer_provider=tracer_provider)
+            with connect(provider) as client:
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+            assert len(exporter.get_finished_spans()) == 1
+            ShekelInstrumentor().uninstrument()
+            assert openai.OpenAI.request is theirs
+        finally:
+            del openai.OpenAI.request
+
+    def test_what_was_captured_before_is_seen_too(self, provider: FakeProvider, exporter: InMemorySpanExporter) -> None:
+        with connect(provider) as client:
+            create = client.chat.completions.create
+            raw = client.chat.completions.with_raw_response
+            tracer_provider = TracerProvider()
+            tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+            ShekelInstrumentor().instrument(tracer_provider=tracer_provider)
+            try:
+                create(model=MODEL, messages=HELLO)
+                raw.create(model=MODEL, messages=HELLO)
+                client.post("/chat/completions", body={"model": MODEL, "messages": HELLO}, cast_to=object)
+            finally:
+                ShekelInstrumentor().uninstrument()
+        assert len(exporter.get_finished_spans()) == 3
+        assert len(provider.bill) == 3
+
+    def test_the_net_catches_what_came_around_the_door(
+        self, provider: FakeProvider, exporter: InMemorySpanExporter, instrumented: ShekelInstrumentor
+    ) -> None:
+        captured = openai._base_client.SyncAPIClient.request.__wrapped__  # type: ignore[attr-defined]
+        with connect(provider) as client, budget(max_usd=1) as b:
+            client.request = types.MethodType(captured, client)  # type: ignore[method-assign]
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+            list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True))
+        assert len(exporter.get_finished_spans()) == 2
+        assert b.spent == pytest.approx(provider.bill.total / 1e9)
+        assert b.held == 0
+        assert "stream_options" in provider.requests[1].body
+
+    def test_free_requests_are_left_alone(
+        self, provider: FakeProvider, exporter: InMemorySpanExporter, instrumented: ShekelInstrumentor
+    ) -> None:
+        with connect(provider) as client, pytest.raises(openai.NotFoundError):
+            client.models.list()
+        assert exporter.get_finished_spans() == ()
+
+
+class TestUnsupported:
+    @pytest.fixture
+    def sdk(self) -> types.ModuleType:
+        module = types.ModuleType("openai._base_client")
+        module.SyncAPIClient = type("SyncAPIClient", (), dict.fromkeys(("request", "_build_request"), print))  # type: ignore[attr-defined]
+        module.AsyncAPIClient = module.SyncAPIClient  # type: ignore[attr-defined]
+        return module
+
+    def test_missing_seams_are_said_once_and_skipped(
+        self, sdk: types.ModuleType, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shekel.faults._said", set())
+        before = dict(sdk.SyncAPIClient.__dict__)
+        for _ in range(2):
+            assert Door(SDKS[0], the_runtime()).install(sdk) is False
+        [record] = [r for r in caplog.records if r.name == "shekel"]
+        assert record.levelno == logging.WARNING
+        assert openai.__version__ in record.getMessage()
+        assert "_process_response" in record.getMessage()
+        assert "neither metered nor limited" in record.getMessage()
+        assert dict(sdk.SyncAPIClient.__dict__) == before
+
+    def test_an_old_version_is_said_and_skipped(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shekel.faults._said", set())
+        monkeypatch.setattr(openai, "__version__", "1.2.3")
+        before = attributes()
+        assert Door(SDKS[0], the_runtime()).install(openai._base_client) is False
+        assert "1.2.3" in caplog.text
+        assert attributes() == before
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+class TestFreshInterpreter:
+    def test_import_is_light(self) -> None:
+        heavy = ("openai", "anthropic", "genai_prices", "opentelemetry.sdk.trace", "pydantic", "httpx2", "rich", "h11")
+        assert python(f"import shekel, sys; print([m for m in {heavy!r} if m in sys.modules])") == "[]"
+
+    def test_instrument_imports_no_sdk_and_sees_it_when_it_comes(self, provider: FakeProvider) -> None:
+        code = """
+import sys
+from shekel import ShekelInstrumentor
+from opentelemetry import trace
+ShekelInstrumentor().instrument()
+assert not {"openai", "anthropic", "genai_prices"} & set(sys.modules), "imported"
+import openai
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)  # only now
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+openai.OpenAI(api_key="t").chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "x"}])
+[span] = exporter.get_finished_spans()
+processors = [type(p).__name__ for p in provider._active_span_processor._span_processors]
+names = {m.name for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics}
+print(span.name, processors.count("ShekelSpanProcessor"), "shekel.cost" in names)
+"""
+        assert python(code, OPENAI_BASE_URL=provider.openai_url) == "chat gpt-4o-mini 1 True"
+
+    def test_open_streams_are_told_at_exit(self, provider: FakeProvider) -> None:
+        code = """
+import openai
+from shekel import ShekelInstrumentor
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
+ShekelInstrumentor().instrument()
+stream = openai.OpenAI(api_key="t").chat.completions.create(
+    model="gpt-4o-mini", messages=[{"role": "user", "content": "x"}], stream=True)
+next(stream)
+"""
+        told = python(code, OPENAI_BASE_URL=provider.openai_url)
+        assert told.count('"name": "chat gpt-4o-mini"') == 1
+        assert '"shekel.outcome": "dropped"' in told
+
+    def test_the_other_distribution_is_noticed(self, tmp_path: Any) -> None:
+        other = tmp_path / "shekel-1.2.0.dist-info"
+        other.mkdir()
+        (other / "METADATA").write_text("Metadata-Version: 2.1\nName: shekel\nVersion: 1.2.0\n")
+        code = """
+import warnings
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import shekel
+print(len(seen), "pip uninstall -y shekel opentelemetry-instrumentation-shekel" in str(seen[0].message))
+"""
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        assert python(code, PYTHONPATH=path) == "1 True"
+
+    def test_zero_code(self, provider: FakeProvider, tmp_path: Any) -> None:
+        app = tmp_path / "app.py"
+        app.write_text(
+            "import openai\n"
+            'client = openai.OpenAI(api_key="test")\n'
+            'hello = [{"role": "user", "content": "Hi"}]\n'
+            'answer = client.chat.completions.create(model="gpt-4o-mini", messages=hello)\n'
+            "print(len(answer.choices))\n"
+        )
+        command = os.path.join(os.path.dirname(sys.executable), "opentelemetry-instrument")
+        if not os.path.exists(command):
+            pytest.skip("opentelemetry-instrument is not installed: pip install '.[auto]'")
+        options = ["--traces_exporter", "console", "--metrics_exporter", "console", "--logs_exporter", "none"]
+        result = subprocess.run(
+            [command, *options, sys.executable, str(app)],
+            env={**os.environ, "OPENAI_BASE_URL": provider.openai_url},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert '"name": "chat gpt-4o-mini"' in result.stdout
+        assert '"gen_ai.usage.cost.amount"' in result.stdout
+        assert '"name": "shekel.cost"' in result.stdout
