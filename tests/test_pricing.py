@@ -150,6 +150,7 @@ class TestEqualsThePriceList:
             assert quote.plan is not None, "compiled, not asked of the list each time"
             assert quote.cost(usage) == listed(provider, model, usage, at, TIERS[tier])
 
+    @settings(deadline=None)
     @given(any_usages, st.sampled_from(OURS))
     def test_counts_that_contradict_each_other_never_raise(self, usage, entry):
         provider, model = entry
@@ -482,6 +483,7 @@ class TestAmounts:
         assert (nanos("0.0000000019"), nanos("0.0000000011", up=True)) == (1, 2)
         assert (nanos(0.1), nanos(Decimal("1e-9")), nanos(2)) == (100_000_000, 1, 2_000_000_000)
 
+    @settings(deadline=None)
     @given(st.integers(0, 10**30))
     def test_go_there_and_back(self, nano):
         assert nanos(usd(nano)) == nanos(usd(nano), up=True) == nano
@@ -540,6 +542,7 @@ class TestManners:
         assert ours * 10 < theirs
 
 
+@settings(deadline=None)
 @example(Usage(input=1, cache_read=1, input_image=1))
 @given(any_usages)
 def test_the_conversion_never_raises(usage):

@@ -10,35 +10,23 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
+from . import price_list
 from .model_limits import max_output_of
-from .quotes import NANO, Quote, as_genai_usage, flat, from_list, reconciled, round_up
+from .price_list import EVER, find, provider_of, quote_of
+from .quotes import NANO, Quote, as_genai_usage, flat, round_up
 from .usage import Usage
 
 __all__ = ["Prices", "Quote", "as_genai_usage", "nanos", "per_1k", "provider_of", "usd"]
 
 Amount = str | int | float | Decimal
 
-# OpenTelemetry's `gen_ai.provider.name` values → ids of the price list, where the two differ.
-_PROVIDERS: Mapping[str, str] = {
-    "azure.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "aws.bedrock": "aws",
-    "gcp.vertex_ai": "google",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "mistral_ai": "mistral",
-    "x_ai": "x-ai",
-    "moonshot_ai": "moonshotai",
-}
 _DATE = re.compile(r"-20\d\d-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])$")
 _KEYS = ("input", "output", "cache_read", "cache_write")
 _CACHED = 1024
-_EVER = (float("-inf"), float("inf"))
 _EXACT = Context(prec=100)
 
 
@@ -65,27 +53,6 @@ def per_1k(input: Amount, output: Amount) -> Quote:
     """
     rates = {"input": _rate("input", input, 1_000), "output": _rate("output", output, 1_000)}
     return flat("price_per_1k_tokens", rates)
-
-
-def provider_of(model: str) -> str | None:
-    """The price list's id of the provider that a model name belongs to ("openai", "anthropic", ...); None if unclear.
-
-    A leading "provider/" counts. A name that several hosts serve ("llama-3...") belongs to none.
-    """
-    from genai_prices.data_snapshot import find_provider_by_id
-
-    snapshot = _snapshot()
-    name = model.strip().lower()
-    prefix, slash, rest = name.partition("/")
-    if slash and rest and (named := find_provider_by_id(snapshot.providers, prefix)):
-        return str(named.id)
-    for provider in snapshot.providers:
-        if provider.id in ("openai", "anthropic") and provider.find_model(name):
-            return str(provider.id)
-    try:
-        return str(snapshot.find_provider(name, None, None).id) if name else None
-    except LookupError:
-        return None
 
 
 class Prices:
@@ -168,15 +135,15 @@ class Prices:
         cache = self._cache
         key = (provider, model, host, service_tier, speed)
         entry = cache.get(key)
-        if entry is not None and entry[0] <= at < entry[1] and entry[2] is _snapshot():
+        if entry is not None and entry[0] <= at < entry[1] and entry[2] is price_list.snapshot():
             return entry[3]
-        snapshot = _snapshot()
-        quote, since, until = self._resolve(snapshot, provider, model, host, service_tier, speed, at)
+        listed = price_list.snapshot()
+        quote, since, until = self._resolve(listed, provider, model, host, service_tier, speed, at)
         with self._lock:
             if len(cache) >= _CACHED:
                 cache.clear()
             # Into the cache that was current at the start: an override that came meanwhile began a new one.
-            cache[key] = (since, until, snapshot, quote)
+            cache[key] = (since, until, listed, quote)
         return quote
 
     def cost(self, quote: Quote, usage: Usage, *, provider: str, at: float, host: str | None = None) -> int:
@@ -199,7 +166,7 @@ class Prices:
 
     def _resolve(
         self,
-        snapshot: Any,
+        listed: Any,
         provider: str,
         model: str,
         host: str | None,
@@ -211,119 +178,15 @@ class Prices:
         aliased = name in self._aliases
         while name in self._aliases:
             name = self._aliases[name]
-        found = _find(snapshot, provider, name, host, anywhere=aliased)
+        found = find(listed, provider, name, host, anywhere=aliased)
         info = found[1] if found else None
         limit = max_output_of(info.id, info.context_window) if info else max_output_of(name, None)
         for known in (name, info.id if info else _DATE.sub("", name)):
             if known in self._overrides:
-                return flat(known, self._overrides[known], limit), *_EVER
+                return flat(known, self._overrides[known], limit), *EVER
         if found is None:
-            return None, *_EVER
-        return _list_quote(*found, service_tier, speed, at, limit)
-
-
-def _find(snapshot: Any, provider: str, name: str, host: str | None, *, anywhere: bool) -> tuple[Any, Any] | None:
-    """The list's provider and model. `anywhere`: the user named the model, so it may be another provider's."""
-    from genai_prices.data_snapshot import find_provider_by_id
-
-    if not name:
-        return None
-    everyone = snapshot.providers
-    hosts: list[Any] = []
-    if host:
-        url = host if "://" in host else f"https://{host}"
-        url = url if "/" in url.partition("://")[2] else f"{url}/"
-        hosts = [candidate for candidate in everyone if re.match(candidate.api_pattern, url)]
-    own = find_provider_by_id(everyone, _PROVIDERS.get(provider, provider))
-    for candidate in hosts or ([own] if own else []):
-        if info := candidate.find_model(name, all_providers=everyone):
-            return candidate, info
-    # A gateway that nobody knows often takes "provider/model".
-    prefix, slash, rest = name.partition("/")
-    named = find_provider_by_id(everyone, prefix) if slash and not hosts else None
-    if named is not None and (info := named.find_model(rest, all_providers=everyone)):
-        return named, info
-    if anywhere and (maker := provider_of(name)):
-        named = find_provider_by_id(everyone, maker)
-        if named is not None and (info := named.find_model(name)):
-            return named, info
-    return None
-
-
-def _context(service_tier: str | None, speed: str | None) -> dict[str, str]:
-    """The list's words for what was asked. "auto" and "standard" are the list's price without any context."""
-    tier = (service_tier or "").lower()
-    context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier} if tier else {}
-    return context | ({"speed": speed.lower()} if speed else {})
-
-
-def _list_quote(
-    provider: Any, info: Any, service_tier: str | None, speed: str | None, at: float, max_output: int | None
-) -> tuple[Quote | None, float, float]:
-    import genai_prices
-
-    moment = datetime.fromtimestamp(at, UTC)
-    # A model borrowed from another provider (OpenAI's at Azure) has that provider's standard price, not its tiers.
-    variants = (info.price_variants or []) if any(info is own for own in provider.models) else []
-    context = _context(service_tier, speed)
-    # Who asks for no tier may be served any; who asks for one may be served the standard one instead.
-    tiers: set[str] = set()
-    if not service_tier or service_tier.lower() == "auto":
-        tiers = {variant.when["service_tier"] for variant in variants if "service_tier" in variant.when}
-    maybe: list[dict[str, str]] = [{}, *({**context, "service_tier": tier} for tier in tiers)]
-
-    def priced(words: dict[str, str]) -> Any:
-        return info.get_prices(moment, words if variants else None)
-
-    def ask(usage: Usage) -> Fraction:
-        price = info.calc_price(as_genai_usage(usage), provider, genai_request_timestamp=moment, price_context=context)
-        return Fraction(price.total_price) * NANO
-
-    def odd(usage: Usage) -> Fraction:
-        try:
-            return ask(usage)
-        except ValueError:  # counts that contradict each other
-            return ask(reconciled(usage))
-
-    since, until = _validity(info, moment)
-    try:
-        ask(Usage())  # a price that the list itself refuses is no price
-        source = f"genai-prices {genai_prices.__version__}"
-        quote = from_list(info.id, source, priced(context), map(priced, maybe), max_output, odd)
-    except Exception:
-        return None, since, until
-    return quote, since, until
-
-
-def _validity(info: Any, moment: datetime) -> tuple[float, float]:
-    """From when until when (Unix seconds) the model's conditional prices stay as they are at a moment."""
-    conditional = info.prices if isinstance(info.prices, list) else []
-    edges: list[float] = []
-    for item in (*conditional, *(info.price_variants or ())):
-        constraint = item.constraint
-        if constraint is None:
-            continue
-        if (start := getattr(constraint, "start_date", None)) is not None:
-            edges.append(datetime.combine(start, time(), UTC).timestamp())
-            continue
-        for edge in (constraint.start_time, constraint.end_time):
-            for days in (-2, -1, 0, 1, 2):
-                day: date = moment.date() + timedelta(days)
-                edges.append(datetime.combine(day, edge, edge.tzinfo or UTC).timestamp())
-    now = moment.timestamp()
-    return (
-        max((edge for edge in edges if edge <= now), default=_EVER[0]),
-        min((edge for edge in edges if edge > now), default=_EVER[1]),
-    )
-
-
-def _snapshot() -> Any:
-    """The list in use; whoever updates prices puts another object in its place."""
-    global _snapshot
-    from genai_prices.data_snapshot import get_snapshot
-
-    _snapshot = get_snapshot  # the import statement alone would cost more than the rest of a quote
-    return get_snapshot()
+            return None, *EVER
+        return quote_of(*found, service_tier, speed, at, limit)
 
 
 def _name(what: str, value: object) -> str:
