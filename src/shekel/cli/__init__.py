@@ -1,0 +1,58 @@
+"""The command `shekel`. It parses arguments and hands over; each command is imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+INTERRUPTED = 130
+"""The exit status of a program that Ctrl+C ended, as shells have it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments after the program's name; those of the process if None.
+
+    Returns:
+        the exit status: 0 if all went well, 1 if an export failed, 2 if something is missing, 130 after Ctrl+C.
+
+    Raises:
+        SystemExit: by `--help` and `--version` (0) and by arguments that make no sense (2).
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.command != "demo":
+        _parser().print_help()
+        return 0
+    from .demo import run
+
+    try:
+        return run(otlp=arguments.otlp)
+    except KeyboardInterrupt:
+        print()  # the cursor is in the middle of a line
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ..package import version
+
+    parser = argparse.ArgumentParser(
+        prog="shekel",
+        description="What every call to a language model costs, and how spending stops at the limit.",
+    )
+    parser.add_argument("--version", action="version", version=f"shekel {version()}")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    demo = commands.add_parser(
+        "demo",
+        help="see it work in about ten seconds: no key, no network, no money",
+        description="Runs the real openai and anthropic SDKs against a stand-in provider on this machine, and shows "
+        "what their calls cost while they run, and how budgets stop them. It needs no key and no network.",
+    )
+    demo.add_argument(
+        "--otlp",
+        metavar="ENDPOINT",
+        help="also export the spans and metrics over OTLP/HTTP, such as http://localhost:4318 "
+        "(default: where OTEL_EXPORTER_OTLP_ENDPOINT says; not exported if neither is given)",
+    )
+    return parser
