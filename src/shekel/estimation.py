@@ -117,7 +117,8 @@ ENOUGH = 8
 
 _WINDOW = 64  # calls that are remembered per model and script
 _MODELS = 256  # models that are remembered
-_LEAST_BYTES = 64  # a shorter text says more about fixed overheads than about its rate
+_LEAST_INPUT = 256  # bytes; a shorter text says more about fixed overheads than about its rate
+_LEAST_OUTPUT = 64
 _MOST_WRONG = 8.0  # an observation further from the prior than this was not explained by its text
 _PRIOR_UNITS = 200_000  # the prior weighs as much as 200 observed tokens of output
 
@@ -262,7 +263,7 @@ class Estimator:
                 requests with images, files or server tools, or whose conversation is kept by the provider.
         """
         size = text.bytes
-        if size < _LEAST_BYTES or tokens <= 0:
+        if size < _LEAST_INPUT or tokens <= 0:
             return
         factor = 1000 * tokens / INPUT_PRIOR.units(text)
         if 1 / _MOST_WRONG < factor < _MOST_WRONG:
@@ -284,7 +285,7 @@ class Estimator:
         learnt.lengths.add(-(-output // max(1, choices)))
         visible = output - reasoning
         units = OUTPUT_PRIOR.units(text)
-        if text.bytes >= _LEAST_BYTES and 1 / _MOST_WRONG < 1000 * visible / units < _MOST_WRONG:
+        if text.bytes >= _LEAST_OUTPUT and 1 / _MOST_WRONG < 1000 * visible / units < _MOST_WRONG:
             learnt.outputs[text.script - 1].add(visible, units)
             learnt.outputs_seen += 1
 

@@ -75,7 +75,12 @@ _PDF_PAGE = 3_000  # tokens of text per page, the upper end of the documented 1,
 
 _PER_TOOL = 30  # tokens around each definition, the mean of recorded requests
 
-_BASE = 32  # tokens of structure that a request may have beside its messages, for the bound
+# What else Anthropic adds, in tokens, without a published number: the means of recorded requests.
+_PRIMER = 4
+_THINKING = {"enabled": 29, "adaptive": 17}
+_TASK_BUDGET = 40
+
+_BASE = 128  # tokens of structure that a request may have beside its messages, the above included, for the bound
 _PER_MAPPING = 16  # the same for each message and block (their role, type, ids and delimiters)
 _PER_ENTRY = 6  # the same for each key or value of JSON: quotes, colon, comma, two of white space
 
@@ -200,14 +205,17 @@ class Messages:
             walk.open_ended(field)
         walk.bound += _PER_ENTRY * walk.entries
         text = walk.text
-        budget = get(body.get("thinking"), "budget_tokens")
+        thinking = body.get("thinking")
+        walk.extra += _PRIMER + _THINKING.get(str(get(thinking, "type")), 0)
+        if get(output, "task_budget") is not None:
+            walk.extra += _TASK_BUDGET
         attributes = {ATTRIBUTES[k]: v for k, v in body.items() if k in ATTRIBUTES and type(v) in SCALARS}
         return Request(
             model=model,
             stream=body.get("stream") is True,
             cap=cap_of(body.get("max_tokens")),
             cap_field="max_tokens",
-            min_cap=1 + integer(budget),
+            min_cap=1 + integer(get(thinking, "budget_tokens")),
             text=text,
             extra_input=walk.extra,
             input_bound=None if walk.unbounded is not None else text.bytes + walk.bound,
