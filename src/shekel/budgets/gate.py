@@ -555,8 +555,8 @@ class Gate:
         try:
             model = call.model
             request = call.request
-            if not request.extra_input and request.unbounded is None:
-                self.estimator.observe_input(model, request.text, usage.input)
+            if request.unbounded is None:
+                self.estimator.observe_input(model, request.text, usage.input - request.extra_input)
             self.estimator.observe_output(
                 model, answer.text, output=usage.output, reasoning=usage.reasoning, choices=request.choices
             )

@@ -6,6 +6,8 @@ leaves the provider working.
 
 from __future__ import annotations
 
+import sys
+
 from ..call import Billing, Failure, Outcome
 
 _NOT_BILLED = frozenset({503, 529})
@@ -57,6 +59,12 @@ def of(error: BaseException, *, sent: bool) -> tuple[Outcome, Failure]:
     if isinstance(status, int):
         return Outcome.FAILED, of_status(status, kind)
     return Outcome.FAILED, Failure(kind, Billing.NOTHING if never_sent(error) else Billing.PROBABLY)
+
+
+def being_handled() -> Failure | None:
+    """The failure that is being handled where this is called, if one is."""
+    error = sys.exception()
+    return None if error is None or isinstance(error, GeneratorExit) else of(error, sent=True)[1]
 
 
 def never_sent(error: BaseException) -> bool:

@@ -27,7 +27,7 @@ from ..providers.base import Answer, Endpoint
 from ..usage import ModelUsage
 from . import errors
 from .client import destination, native_tracing, wants_usage_chunk
-from .tee import AsyncCloseHook, CloseHook, SyncCloseHook, async_tee, sync_tee
+from .tee import AsyncCloseHook, CloseHook, SyncCloseHook, Unread, async_tee, drop_unread, sync_tee
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -70,6 +70,12 @@ class ResultHook:
         call = self.passage.call
         if call.is_open and call.reader is None:
             late.put(partial(call.finish, Outcome.DROPPED))
+
+
+def _is_stream(parsed: Any) -> bool:
+    """Whether the SDK made a stream. Its `_iterator` must not be touched to find out: it may be made when first read."""
+    own = getattr(parsed, "__dict__", {})
+    return "response" in own and ("_iterator" in own or hasattr(type(parsed), "_iterator"))
 
 
 def passage_of(options: Any) -> Passage | None:
@@ -359,7 +365,7 @@ class Passage:
 
     def seen(self, parsed: Any) -> None:
         """The SDK has parsed a result: an answer, or a stream."""
-        if hasattr(parsed, "_iterator") and hasattr(parsed, "response"):
+        if _is_stream(parsed):
             self._tee(parsed)
         else:
             self._count(parsed)
@@ -369,18 +375,22 @@ class Passage:
         if not call.is_open or call.reader is not None:
             return
         reader = call.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
-        inner = stream._iterator
         response = stream.response
+        is_async = hasattr(stream, "__anext__")
+        hook, hide = self._close_hook, self.hide_usage
         late.start()
-        if hasattr(inner, "__anext__"):
-            call.streaming(reader)
-            tee: Any = async_tee(inner, reader, call, response, self.hide_usage)
+        call.streaming(reader)
+
+        def make(inner: Any) -> Any:
+            tee = (async_tee if is_async else sync_tee)(inner, reader, call, response, hide)
+            if hook is not None:
+                hook.watch(tee)
+            return tee
+
+        if "_iterator" in stream.__dict__:
+            stream._iterator = make(stream._iterator)
         else:
-            call.streaming(reader)
-            tee = sync_tee(inner, reader, call, response, self.hide_usage)
-        stream._iterator = tee
-        if self._close_hook is not None:
-            self._close_hook.watch(tee)
+            stream.__stream__ = Unread(copy.copy(stream), make, drop_unread(call, response, is_async))
 
     def _count(self, parsed: Any) -> None:
         """Keep an answer. Several with one id are one charge; with different ids (a middleware's hops) they add up."""

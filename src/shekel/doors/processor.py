@@ -16,6 +16,7 @@ from .. import faults
 from ..call import Call
 from ..telemetry import names
 from ..telemetry.spans import adopt, request_attributes
+from . import errors
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -46,7 +47,7 @@ class ShekelSpanProcessor(SpanProcessor):
                 self._runtime.gate.admit(call, here)
             elif call.span is None and _is_native(span):
                 span.set_attributes(request_attributes(call, self._runtime.scope_of(here)))
-                adopt(call, span)
+                adopt(call, span, errors.being_handled)
                 self._runtime.teller.admitted(call)
         except Exception as error:
             faults.report("looked at a span that started", error)

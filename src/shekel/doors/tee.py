@@ -86,11 +86,7 @@ def async_tee(
     inner: AsyncIterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> AsyncGenerator[Any, None]:
     """A primed tee for an async stream; see `sync_tee`."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # another event loop than asyncio's: then a dropped connection is left to the SDK
-        loop = None
-    tee = _async(inner, reader, call, response, hide_usage, loop)
+    tee = _async(inner, reader, call, response, hide_usage, _running_loop())
     with suppress(StopIteration):
         tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
     return tee
@@ -142,6 +138,48 @@ async def _async(
         ended(call, error)
         raise
     ended(call, None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # another event loop than asyncio's: then a dropped connection is left to the SDK
+        return None
+
+
+class Unread:
+    """Takes the place of `__stream__` on a stream whose iterator is made when it is first read (anthropic).
+
+    A copy of an unread stream gets an iterator of its own there, and so it must here. Being held by the stream, this
+    is also what sees that a stream was dropped unread.
+
+    Args:
+        template: a copy of the stream, for its iterators; not the stream, which would be a cycle.
+        make: makes a primed tee around an iterator of the SDK's.
+        drop: ends the call; run later if nothing was ever read.
+    """
+
+    __slots__ = ("_drop", "_make", "_read", "_template")
+
+    def __init__(self, template: Any, make: Callable[[Any], Any], drop: Callable[[], Any]) -> None:
+        self._template = template
+        self._make = make
+        self._drop = drop
+        self._read = False
+
+    def __call__(self) -> Any:
+        self._read = True
+        return self._make(type(self._template).__stream__(self._template))
+
+    def __del__(self) -> None:
+        if not self._read:
+            late.put(self._drop)
+
+
+def drop_unread(call: Call, response: Any, is_async: bool) -> Callable[[], None]:
+    """What ends a call whose stream was dropped unread; made where the stream is, because it needs that loop."""
+    close = partial(_close_in_loop, _running_loop(), response) if is_async else response.close
+    return partial(_dropped, call, close)
 
 
 _KEEP, _HIDE, _CUT = object(), object(), object()

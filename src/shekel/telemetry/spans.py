@@ -6,13 +6,13 @@ adopted: its own `end` is shadowed, and our attributes are written at that momen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Span, Status, StatusCode
 
 from .. import faults
-from ..call import Call, Cost, Outcome
+from ..call import Call, Cost, Failure, Outcome
 from . import names
 
 if TYPE_CHECKING:
@@ -183,11 +183,16 @@ def decision(call: Call) -> str:
     return "fallback" if call.fallback_from is not None else "admitted"
 
 
-def adopt(call: Call, span: Span) -> None:
+def adopt(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None:
     """Write on somebody else's span when it ends, by shadowing `end` on the instance.
 
     The SDK's own hook for this (`_on_ending`) comes after a span is frozen, and such spans often end before the call
     does, so what is written is the call's state at that moment.
+
+    Args:
+        call: the call that the span stands for.
+        span: somebody else's span that has just started.
+        failing: the failure that is being handled when the span ends, if the door has not been told yet.
     """
     call.span = span
     call.span_context = span.get_span_context()
@@ -202,8 +207,9 @@ def adopt(call: Call, span: Span) -> None:
                     reader = call.reader
                     answer = call.answer if reader is None else reader.answer()
                     complete = answer is not None and (reader is None or reader.terminal)
-                    outcome = Outcome.COMPLETE if complete else Outcome.CLOSED
-                    cost = call.assess(outcome, answer, call.failure)
+                    failure = failing() if answer is None and reader is None else None
+                    outcome = Outcome.COMPLETE if complete else Outcome.CLOSED if failure is None else Outcome.FAILED
+                    cost = call.assess(outcome, answer, failure)
                 write_end(call, span, cost, outcome, own=False)
         except Exception as error:
             faults.report("wrote on an adopted span", error)
