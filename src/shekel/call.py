@@ -41,6 +41,10 @@ A round trip over a continent is about 50 to 100 ms; what is generated meanwhile
 MOST_UNDER_WAY = 256
 """Tokens under way are never taken for more than one slice."""
 
+SHORTEST = 0.02
+"""Seconds that a stream is taken to have lasted at least, for its rate: one token in them is 50 tokens a second, an
+ordinary speed; two chunks that came in one packet say nothing."""
+
 NO_LIMIT = 1 << 62
 """A reader's limit that is never reached."""
 
@@ -112,6 +116,7 @@ class Gate(Protocol):
     def release(self, call: Call) -> None: ...
     def price(self, call: Call, model: str | None, usage: Usage) -> tuple[Quote, int] | None: ...
     def output_tokens(self, call: Call, reader: StreamReader) -> int: ...
+    def expected_output(self, call: Call) -> int: ...
     def text_tokens(self, call: Call, text: Text) -> int: ...
     def learn(self, call: Call, answer: Answer) -> None: ...
     def balance(self, claim: Claim) -> Balance: ...
@@ -171,6 +176,7 @@ class Call:
         "host",
         "id",
         "input_tokens",
+        "last_chunk",
         "now",
         "outcome",
         "override",
@@ -220,6 +226,7 @@ class Call:
         self.started = now()
         self.started_wall = wall()
         self.first_chunk: float | None = None
+        self.last_chunk = 0.0
         self.ended: float | None = None
 
         self.decided = False
@@ -421,10 +428,7 @@ class Call:
         received = self.gate.output_tokens(self, reader)
         under_way = 0
         if not complete and self.first_chunk is not None:
-            seconds = max((self.ended or self.now()) - self.first_chunk, 0.001)
-            under_way = min(int(received / seconds * CLOSING) + 1, MOST_UNDER_WAY)
-            if self.request.cap is not None:
-                under_way = max(0, min(under_way, self.request.cap * self.request.choices - received))
+            under_way = self._under_way(received, self.first_chunk)
         model = answer.model if answer is not None else None
         usage = Usage(input=tokens_in, output=received + under_way)
         priced = self.gate.price(self, model, usage)
@@ -441,6 +445,21 @@ class Call:
             usage=usage,
             quote=quote,
         )
+
+    def _under_way(self, received: int, first_chunk: float) -> int:
+        """Output tokens that were probably generated and not read: while nobody read, and while the connection closed.
+
+        The rate is the one that was seen. An idle reader is not taken to have missed more than such a call's usual
+        output, and nothing goes beyond the cap.
+        """
+        rate = received / max(self.last_chunk - first_chunk, SHORTEST)
+        idle = max(0.0, (self.ended or self.now()) - self.last_chunk)
+        usual = self.gate.expected_output(self)
+        unread = min(int(rate * idle), max(0, usual - received))
+        closing = min(int(rate * CLOSING) + 1, MOST_UNDER_WAY)
+        if self.request.cap is None:
+            return unread + closing
+        return max(0, min(unread + closing, self.request.cap * self.request.choices - received))
 
     def _counted_by_us(self, answer: Answer) -> Cost:
         usage = Usage(input=self.input_tokens, output=self.gate.text_tokens(self, answer.text))

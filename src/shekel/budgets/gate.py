@@ -198,8 +198,6 @@ class Gate:
     def _need(self, call: Call, quote: Quote) -> _Need:
         request = call.request
         n = request.choices
-        likely = self.estimator.expected_output(request.model)
-        each = likely if request.cap is None else min(request.cap, likely)
         base = call.input_tokens * quote.input_rate
         most = request.cap if request.cap is not None else quote.max_output
         bound = request.input_bound
@@ -209,7 +207,7 @@ class Gate:
         return _Need(
             input=base,
             output_rate=quote.output_rate,
-            expected=base + n * each * quote.output_rate,
+            expected=base + self.expected_output(call) * quote.output_rate,
             cap=request.cap,
             choices=n,
             upper=upper,
@@ -538,6 +536,12 @@ class Gate:
     def output_tokens(self, call: Call, reader: StreamReader) -> int:
         """Output tokens of a stream that the provider has not counted, rounded up."""
         return -(-reader.units // 1000)
+
+    def expected_output(self, call: Call) -> int:
+        """Output tokens of all choices that a call of this model will hardly exceed, by what is learnt of it."""
+        likely = self.estimator.expected_output(call.model)
+        cap = call.request.cap
+        return call.request.choices * (likely if cap is None else min(cap, likely))
 
     def text_tokens(self, call: Call, text: Text) -> int:
         """Output tokens of a whole text that the provider has not counted."""

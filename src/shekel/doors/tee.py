@@ -42,12 +42,12 @@ def sync_tee(
 def _sync(
     inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> Generator[Any, None, None]:
-    feed = reader.feed
+    feed, now = reader.feed, call.now
     look = partial(_look, reader, call, hide_usage)
     try:
         yield None
         for chunk in inner:
-            call.first_chunk = call.now()
+            call.first_chunk = call.last_chunk = now()
             if _feed(feed, chunk):
                 verdict = look(chunk)
                 if verdict is _HIDE:
@@ -59,6 +59,7 @@ def _sync(
             yield chunk
             break
         for chunk in inner:  # the hot path
+            call.last_chunk = now()
             try:
                 attention = feed(chunk)
             except Exception as error:
@@ -100,12 +101,12 @@ async def _async(
     hide_usage: bool,
     loop: asyncio.AbstractEventLoop | None,
 ) -> AsyncGenerator[Any, None]:
-    feed = reader.feed
+    feed, now = reader.feed, call.now
     look = partial(_look, reader, call, hide_usage)
     try:
         yield None
         async for chunk in inner:
-            call.first_chunk = call.now()
+            call.first_chunk = call.last_chunk = now()
             if _feed(feed, chunk):
                 verdict = look(chunk)
                 if verdict is _HIDE:
@@ -117,6 +118,7 @@ async def _async(
             yield chunk
             break
         async for chunk in inner:  # the hot path
+            call.last_chunk = now()
             try:
                 attention = feed(chunk)
             except Exception as error:
