@@ -73,7 +73,7 @@ class ResultHook:
 
 
 def _is_stream(parsed: Any) -> bool:
-    """Whether the SDK made a stream. Its `_iterator` must not be touched to find out: it may be made when first read."""
+    """Whether the SDK made a stream. `_iterator` must not be touched to find out: it may be made when first read."""
     own = getattr(parsed, "__dict__", {})
     return "response" in own and ("_iterator" in own or hasattr(type(parsed), "_iterator"))
 
