@@ -61,7 +61,7 @@ class Runtime:
         self._hooked = False
         self._lock = threading.RLock()
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._seen: tuple[Any, Any] = (None, None)
+        self._seen: tuple[Any, Any, Any] = (None, None, None)
 
     def prices(self) -> Prices:
         """The price list, loaded when it is first needed."""
@@ -112,10 +112,14 @@ class Runtime:
         """Whether spans and metrics are wanted."""
         return self.teller.bound
 
-    def watch_provider(self) -> None:
-        """Have our processor on the tracer providers in use, once on each."""
-        now = (self.teller.provider(), trace.get_tracer_provider())
-        if now[0] is self._seen[0] and now[1] is self._seen[1]:
+    def watch_provider(self, other: Any = None) -> None:
+        """Have our processor on the tracer providers in use, once on each.
+
+        Args:
+            other: a provider that a client uses for spans of its own.
+        """
+        now = (self.teller.provider(), trace.get_tracer_provider(), other)
+        if all(each is seen for each, seen in zip(now, self._seen, strict=True)):
             return
         with self._lock:
             for provider in now:

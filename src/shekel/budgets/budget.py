@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 import warnings
 from collections import deque
@@ -123,7 +124,9 @@ class Budget:
         self._total = 0
         self._fallback_total = 0
         self._depth = 0
-        self._warned: set[str | None] = set()
+        self._warned: dict[str | None, object] = {}
+        self._books = threading.Lock()
+        """Held over the additions below only: never over a callback, the ledger or I/O."""
         self._switched_at: int | None = None
 
     # The block
@@ -279,12 +282,17 @@ class Budget:
         )
 
     def call_opened(self, call: Call, exposed: int | None) -> None:
-        self._open[call.id] = (call, exposed)
-        exposure = self._exposure()
-        if self._peak < exposure < math.inf:
-            self._peak = exposure
+        with self._books:
+            self._open[call.id] = (call, exposed)
+            exposure = self._exposure()
+            if self._peak < exposure < math.inf:
+                self._peak = exposure
 
     def call_settled(self, call: Call, cost: Cost, amount: int) -> None:
+        with self._books:
+            self._book(call, cost, amount)
+
+    def _book(self, call: Call, cost: Cost, amount: int) -> None:
         self._open.pop(call.id, None)
         self._residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
         usage = cost.usage
@@ -319,9 +327,11 @@ class Budget:
             return
         window, _ = self._limit.window(now)
         settled = ledger().read(self._meter(window)).settled
-        if settled < self._warn_at * self._limit.nano or window in self._warned:
+        if settled < self._warn_at * self._limit.nano:
             return
-        self._warned.add(window)
+        mine = object()
+        if self._warned.setdefault(window, mine) is not mine:  # one step: however many threads cross the threshold
+            return
         spent, limit = settled / NANO, self._limit.usd
         if self._on_warn is not None:
             _call_back("called on_warn", self._on_warn, spent, limit)
@@ -331,9 +341,10 @@ class Budget:
             )
 
     def switched(self, call: Call, model: str, spent: int) -> None:
-        if self._switched_at is not None:
-            return
-        self._switched_at = spent
+        with self._books:
+            if self._switched_at is not None:
+                return
+            self._switched_at = spent
         if self._on_fallback is not None and self._limit is not None:
             _call_back("called on_fallback", self._on_fallback, spent / NANO, self._limit.usd, model)
 

@@ -56,19 +56,30 @@ class Limit:
 
     def window(self, now: float) -> tuple[str | None, float | None]:
         """The key of the period that holds the Unix time `now`, and the Unix time at which it ends."""
-        if self.period is None:
+        period = self.period
+        if period is None:
             return None, None
-        moment = datetime.fromtimestamp(now, UTC)
-        start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        if self.period == "day":
-            end = start + timedelta(days=1)
-        elif self.period == "week":
-            start -= timedelta(days=start.weekday())
-            end = start + timedelta(days=7)
-        else:
-            start = start.replace(day=1)
-            end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-        return f"{self.period}:{start:%Y-%m-%d}", end.timestamp()
+        known = _windows.get(period)
+        if known is None or not known[0] <= now < known[2]:
+            known = _windows[period] = _window(period, now)
+        return known[1], known[2]
+
+
+_windows: dict[str, tuple[float, str, float]] = {}
+"""The last window of each period that was asked for: its start, its key and its end. Every call asks for one."""
+
+
+def _window(period: str, now: float) -> tuple[float, str, float]:
+    start = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        end = start + timedelta(days=1)
+    elif period == "week":
+        start -= timedelta(days=start.weekday())
+        end = start + timedelta(days=7)
+    else:
+        start = start.replace(day=1)
+        end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return start.timestamp(), f"{period}:{start:%Y-%m-%d}", end.timestamp()
 
 
 def parse_limit(spec: str) -> Limit:

@@ -42,6 +42,12 @@ def wants_usage_chunk(host: str | None, port: int | None, allowed: frozenset[str
     )
 
 
+def native_provider(client: Any) -> Any:
+    """The tracer provider that a client was given for its own spans; None if it uses the global one."""
+    options = getattr(client, "_open_telemetry", None)
+    return options.get("tracer_provider") if isinstance(options, dict) else None
+
+
 def native_tracing(client: Any, options: Any) -> bool:
     """Whether the SDK will try to start a span of its own for this request (anthropic, where tracing is on)."""
     return getattr(client, "_tracer", None) is not None and bool(getattr(options, "span_name", None))

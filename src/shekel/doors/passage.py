@@ -26,7 +26,7 @@ from ..call import Call, Failure, Outcome
 from ..providers.base import Answer, Endpoint
 from ..usage import ModelUsage
 from . import errors
-from .client import destination, native_tracing, wants_usage_chunk
+from .client import destination, native_provider, native_tracing, wants_usage_chunk
 from .tee import AsyncCloseHook, CloseHook, SyncCloseHook, Unread, async_tee, drop_unread, sync_tee
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Passage:
         "_given_back",
         "_hook_ref",
         "_native",
+        "_native_provider",
         "_parser_error",
         "_sent",
         "_single",
@@ -155,6 +156,7 @@ class Passage:
         self.call.told = not ctx.suppressed(self.here)
         self._body: Mapping[str, Any] | None = body
         self._native = native_tracing(client, options)
+        self._native_provider = native_provider(client) if self._native else None
         self._single = not getattr(client, "_middleware", ())
         if stream and request.wants_usage is None and endpoint.name == "chat.completions":
             self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
@@ -191,7 +193,7 @@ class Passage:
             if runtime.telling():
                 if self._native:
                     # The SDK's own span will stand for this call, and what its start raises is swallowed.
-                    runtime.watch_provider()
+                    runtime.watch_provider(self._native_provider)
                     runtime.gate.admit(call, here)
                     if call.refusal is not None:
                         runtime.teller.start(call, here, scope.entries(here))

@@ -126,7 +126,9 @@ class Door:
             self._place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
         for base in owner.__mro__:
             if "_build_request" in base.__dict__:
-                self._place(base, "_build_request", self._build)
+                # Sync and async clients share it: one wrapper is enough.
+                if not any(owner is base and name == "_build_request" for owner, name, _, _ in self._placed):
+                    self._place(base, "_build_request", self._build)
                 break
 
     def _place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
