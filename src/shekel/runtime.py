@@ -145,6 +145,14 @@ class Runtime:
             rows.append((name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind))
         return rows
 
+    def forget(self, meters: list[Any]) -> None:
+        """The budget of these meters is gone: they go from the ledger and from what gauges show."""
+        for meter in meters:
+            self.ledger.forget(meter)
+        for name, (meter, _) in list(self.gate.watched.items()):
+            if meter in meters:
+                self.gate.watched.pop(name, None)
+
     def _overran(self, claim: Claim, nano: int, cause: str) -> None:
         self.teller.overran(claim.name, nano, cause)
 
@@ -228,5 +236,6 @@ def the_runtime() -> Runtime:
 
 
 budgets.ledger = lambda: the_runtime().ledger
+budgets.forget = lambda meters: the_runtime().forget(meters)
 budgets.activated.append(lambda: the_runtime().acquire_doors())
 budgets.deactivated.append(lambda: the_runtime().release_doors())

@@ -50,6 +50,14 @@ ledger: Callable[[], Ledger] = _no_ledger
 """The ledger of this process; set where the parts are put together."""
 
 
+def _forget_nothing(meters: list[Any]) -> None:
+    return
+
+
+forget: Callable[[list[Any]], None] = _forget_nothing
+"""Called with the meters of a budget that is gone."""
+
+
 class _Meter:
     """A meter in memory belongs to its budget object: two budgets of one name are two meters."""
 
@@ -365,7 +373,7 @@ class Budget:
             meters = list(self._meters.values())
         except AttributeError:  # it was refused while it was being made
             return
-        late.put(lambda: _forget(meters))
+        late.put(lambda: forget(meters))
 
 
 class BudgetsOfContext:
@@ -462,11 +470,6 @@ def _price(value: Any) -> Callable[[], Any] | None:
         return made[0]
 
     return price
-
-
-def _forget(meters: list[Any]) -> None:
-    for meter in meters:
-        ledger().forget(meter)
 
 
 def _call_back(place: str, function: Callable[..., object], *args: object) -> None:
