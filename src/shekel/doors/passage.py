@@ -295,10 +295,7 @@ class Passage:
         try:
             if response is None or response.is_closed:
                 return
-            kind = AsyncCloseHook if is_async else SyncCloseHook
-            name = "aclose" if is_async else "close"
-            self._close_hook = kind(response, self.call, response.__dict__.get(name))
-            setattr(response, name, self._close_hook)
+            self._close_hook = (AsyncCloseHook if is_async else SyncCloseHook)(response, self.call)
         except Exception as error:
             faults.report("watched a response", error)
 

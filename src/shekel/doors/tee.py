@@ -134,7 +134,10 @@ async def _async(
                     raise _refusal(call)
             yield chunk
     except GeneratorExit:
-        late.put(partial(_dropped, call, partial(_close_in_loop, loop, response)))
+        # An iterator that has begun closes the response itself when it goes, in a task of the loop; twice is once too
+        # many there. One that never began closes nothing.
+        unread = call.first_chunk is None
+        late.put(partial(_dropped, call, partial(_close_in_loop, loop, response) if unread else _leave))
         raise
     except BaseException as error:
         ended(call, error)
@@ -264,6 +267,10 @@ async def _aclose(inner: Any, response: Any) -> None:
                 faults.report("closed a cut stream", error)
 
 
+def _leave() -> None:
+    """What the SDK closes."""
+
+
 _closing: set[asyncio.Task[None]] = set()
 
 
@@ -289,44 +296,53 @@ async def _quietly(response: Any) -> None:
 class CloseHook:
     """Shadows `close` or `aclose` of one HTTP response, because helpers close the response and not the stream.
 
-    While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early.
+    While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early. It takes
+    itself off at the first close. Until then it and the response hold each other, and it must be so: a garbage
+    collection clears weak references first, and then has the SDK's iterator close the response through this hook.
     """
 
     __slots__ = ("_call", "_former", "_response", "_tee", "quiet")
+    name = ""
 
-    def __init__(self, response: Any, call: Call, former: Any) -> None:
-        self._response = ref(response)
+    def __init__(self, response: Any, call: Call) -> None:
+        self._response = response
         self._call = call
-        self._former = former
+        self._former = response.__dict__.get(self.name)
         self._tee: Any = None
         self.quiet = False
         """Set while the body is being read whole: the close at its end is counted by the reading."""
+        setattr(response, self.name, self)
 
     def watch(self, tee: Any) -> None:
         """Know the tee that reads this response."""
         self._tee = ref(tee)
 
-    def _early(self) -> bool:
-        if self.quiet:
-            return False
+    def _take_off(self) -> tuple[Any, bool]:
+        """What to close with, and whether the program closes early."""
+        response = self._response
+        if response.__dict__.get(self.name) is self:
+            if self._former is None:
+                delattr(response, self.name)
+            else:
+                setattr(response, self.name, self._former)
+        close = self._former if self._former is not None else getattr(type(response), self.name).__get__(response)
         tee = None if self._tee is None else self._tee()
-        return tee is None or not (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+        running = tee is not None and (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+        return close, not self.quiet and not running
 
     def _closed(self) -> None:
-        response = self._response()
-        closed(self._call, whole=bool(getattr(response, "is_stream_consumed", False)) and self._tee is None)
+        whole = self._tee is None and bool(getattr(self._response, "is_stream_consumed", False))
+        closed(self._call, whole=whole)
 
 
 class SyncCloseHook(CloseHook):
     __slots__ = ()
+    name = "close"
 
     def __call__(self) -> None:
-        early = self._early()
+        close, early = self._take_off()
         try:
-            if self._former is not None:
-                self._former()
-            elif (response := self._response()) is not None:
-                type(response).close(response)
+            close()
         finally:
             if early:
                 self._closed()
@@ -334,14 +350,12 @@ class SyncCloseHook(CloseHook):
 
 class AsyncCloseHook(CloseHook):
     __slots__ = ()
+    name = "aclose"
 
     async def __call__(self) -> None:
-        early = self._early()
+        close, early = self._take_off()
         try:
-            if self._former is not None:
-                await self._former()
-            elif (response := self._response()) is not None:
-                await type(response).aclose(response)
+            await close()
         finally:
             if early:
                 self._closed()
