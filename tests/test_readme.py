@@ -57,6 +57,7 @@ def test_every_block_runs_and_prints_what_it_says(
     block: str, provider: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given: dict[str, Any] = {  # what the text leaves to the reader, once it has been shown
+        "shekel": shekel,
         "budget": shekel.budget,
         "client": openai.OpenAI(),
         "messages": [{"role": "user", "content": "Name three rivers."}],
@@ -66,7 +67,7 @@ def test_every_block_runs_and_prints_what_it_says(
     for test in written:
         test()
     printed = capsys.readouterr().out.splitlines()
-    for line in re.findall(r"^#> (.+)$", block, re.MULTILINE):
+    for line in re.findall(r"^# > (.+)$", block, re.MULTILINE):
         assert line in printed
     provider.wait_idle()
     # The block that shows a refusal sends nothing; a test of the reader's own has its own stand-in.
