@@ -68,6 +68,7 @@ class Answer:
         text: what was generated, measured: to estimate the output where `usage` is None, to learn from it where not.
             Shown reasoning is in it only where `usage` does not count reasoning apart, so that `usage.output -
             usage.reasoning` and `text` always speak of the same.
+        error: the provider's code of the error that the answer itself reports ("server_error"); never its message.
         pending: whether the work goes on in the background and the usage comes later.
     """
 
@@ -77,6 +78,7 @@ class Answer:
     finish_reasons: tuple[str, ...] = ()
     text: Text = field(default_factory=Text)
     pending: bool = False
+    error: str | None = None
 
 
 class StreamReader(Protocol):

@@ -71,6 +71,7 @@ def read_response(response: Any) -> Answer:
         finish_reasons=(reason,) if reason else (),
         text=walk.text,
         pending=usage is None and status in ("queued", "in_progress"),
+        error=(string(get(get(response, "error"), "code")) or "failed") if status == "failed" else None,
     )
 
 

@@ -145,13 +145,14 @@ class ChatReader(_Reader):
 class ResponseReader(_Reader):
     """Reads the events of one Responses stream."""
 
-    __slots__ = ("_answer", "_read", "_status")
+    __slots__ = ("_answer", "_error", "_read", "_status")
 
     def __init__(self, rates: Rates, read: Callable[[Any], Answer]) -> None:
         super().__init__(rates)
         self._answer: Answer | None = None
         self._read = read
         self._status: str | None = None
+        self._error: str | None = None
 
     def feed(self, chunk: Any) -> bool:
         """Count one event. The hot path: a delta of output text in ASCII."""
@@ -184,6 +185,9 @@ class ResponseReader(_Reader):
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._answer = self._read(get(event, "response"))
             self.terminal = True
+        elif kind == "error":
+            nested = get(event, "error")
+            self._error = string(get(event, "code")) or string(get(nested, "code")) or "error"
         elif kind in ("response.created", "response.queued", "response.in_progress"):
             response = get(event, "response")
             self._id = string(get(response, "id")) or self._id
@@ -199,7 +203,7 @@ class ResponseReader(_Reader):
         ended = self._answer
         if ended is None:
             pending = self._status in ("queued", "in_progress")
-            return Answer(id=self._id, model=self._model, text=self._text(None), pending=pending)
+            return Answer(id=self._id, model=self._model, text=self._text(None), pending=pending, error=self._error)
         return Answer(
             usage=ended.usage,
             id=ended.id or self._id,
@@ -207,4 +211,5 @@ class ResponseReader(_Reader):
             finish_reasons=ended.finish_reasons,
             text=self._text(ended.usage),
             pending=ended.pending,
+            error=ended.error or self._error,
         )

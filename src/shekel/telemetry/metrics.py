@@ -110,6 +110,8 @@ class Instruments:
             plain = {**common, names.ERROR_TYPE: type(problem).__name__}
         elif call.failure is not None:
             plain = {**common, names.ERROR_TYPE: call.failure.type}
+        elif call.answer is not None and call.answer.error is not None:
+            plain = {**common, names.ERROR_TYPE: call.answer.error}
         if call.claims:
             self._decisions.add(1, self._decision(call), context)
         if call.outcome is not None:

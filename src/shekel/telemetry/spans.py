@@ -16,6 +16,7 @@ from ..call import Call, Cost, Failure, Outcome
 from . import names
 
 if TYPE_CHECKING:
+    from ..providers.base import Answer
     from ..budgets.gate import Claim
 
 NANO = 1_000_000_000
@@ -81,7 +82,7 @@ def write_end(call: Call, span: Span, cost: Cost, outcome: Outcome | None, *, ow
         attributes[names.ATTEMPTS] = call.tries
         attributes[names.HTTP_RESEND_COUNT] = call.tries - 1
     _budget(attributes, call, cost)
-    _error(attributes, call, span, own=own)
+    _error(attributes, call, answer, span, own=own)
     span.set_attributes(attributes)
 
 
@@ -132,7 +133,7 @@ def _budget(attributes: dict[str, Any], call: Call, cost: Cost) -> None:
     attributes[names.DECISION] = decision(call)
 
 
-def _error(attributes: dict[str, Any], call: Call, span: Span, *, own: bool) -> None:
+def _error(attributes: dict[str, Any], call: Call, answer: Answer | None, span: Span, *, own: bool) -> None:
     problem = call.refusal or call.cut
     if problem is not None:
         kind = type(problem).__name__
@@ -144,6 +145,9 @@ def _error(attributes: dict[str, Any], call: Call, span: Span, *, own: bool) -> 
         span.add_event(event, {k: v for k, v in attributes.items() if k in _EVENT_KEYS})
         # The exception's text shows amounts and the model; the same are attributes of this span anyway.
         span.set_status(Status(StatusCode.ERROR, str(problem)))
+    elif answer is not None and answer.error is not None:
+        attributes[names.ERROR_TYPE] = answer.error
+        span.set_status(Status(StatusCode.ERROR))
     elif call.failure is not None and call.outcome not in _ENDED_BY_PROGRAM:
         attributes[names.ERROR_TYPE] = call.failure.type
         if own:
