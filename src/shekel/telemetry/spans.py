@@ -16,8 +16,8 @@ from ..call import Call, Cost, Failure, Outcome
 from . import names
 
 if TYPE_CHECKING:
-    from ..providers.base import Answer
     from ..budgets.gate import Claim
+    from ..providers.base import Answer
 
 NANO = 1_000_000_000
 _ENDED_BY_PROGRAM = frozenset({Outcome.CLOSED, Outcome.DROPPED, Outcome.CANCELLED})
