@@ -86,9 +86,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def extend(
-        self, call: str, need: int, want: int, lines: Sequence[Line], *, force: bool = False
-    ) -> Grant | Refusal:
+    def extend(self, call: str, need: int, want: int, lines: Sequence[Line], *, force: bool = False) -> Grant | Refusal:
         """Raise the hold of an open call to the totals named (never below what it holds now).
 
         `need`, `want`, `base` and `rate` are totals since admission, as if the call were admitted anew in place of
