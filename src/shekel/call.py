@@ -177,6 +177,7 @@ class Call:
         "id",
         "input_tokens",
         "last_chunk",
+        "need",
         "now",
         "outcome",
         "override",
@@ -233,6 +234,8 @@ class Call:
         self.refusal: BudgetExceededError | ValueError | None = None
         self.claims: tuple[Claim, ...] = ()
         self.held_lines: Any = None
+        self.need: Any = None
+        """What the gate worked out that the call needs, under its quote."""
         self.quote: Quote | None = None
         self.override: Quote | None = None
         self.input_tokens = 0

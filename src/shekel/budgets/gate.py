@@ -192,7 +192,7 @@ class Gate:
     def _expect(self, call: Call) -> None:
         """Without meters nothing is held, but an end without usage still needs the expected cost."""
         if call.quote is not None:
-            need = self._need(call, call.quote)
+            need = call.need = self._need(call, call.quote)
             call.expected, call.upper = need.expected, need.upper
 
     def _need(self, call: Call, quote: Quote) -> _Need:
@@ -220,7 +220,7 @@ class Gate:
     def _ask(self, call: Call) -> Grant | Refusal:
         """One atomic admission over all meters of the call, each line by the mode of its own budget."""
         assert call.quote is not None
-        need = self._need(call, call.quote)
+        need = call.need = self._need(call, call.quote)
         call.expected, call.upper = need.expected, need.upper
         strict = any(c.mode is Mode.STRICT for c in call.claims)
         sliced = call.request.stream and any(c.mode is Mode.SLICED for c in call.claims)
@@ -418,9 +418,9 @@ class Gate:
 
     def extend(self, call: Call, tokens: int) -> bool:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
-        if call.granted is None or call.quote is None:
+        need: _Need | None = call.need
+        if call.granted is None or call.quote is None or need is None:
             return True
-        need = self._need(call, call.quote)
         if need.cap is not None and call.granted >= need.cap * need.choices:
             call.granted = None  # the rest of the cap is held: nothing more can come
             return True
@@ -432,7 +432,7 @@ class Gate:
         lines = [
             Line(line.meter, line.limit, base, need.output_rate)
             if claim.mode is Mode.SLICED
-            else replace(line, base=line.base, rate=0)
+            else Line(line.meter, line.limit, line.base)
             for claim, line in zip(call.claims, call.held_lines, strict=True)
         ]
         asked = self._with_failed(call, lines)

@@ -16,7 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from .. import faults
 from ..call import Call, Cost, Outcome
 from . import names
-from .spans import decision
+from .spans import decision, innermost
 
 if TYPE_CHECKING:
     from ..usage import Usage
@@ -25,6 +25,37 @@ NANO = 1_000_000_000
 
 BudgetRow = tuple[str, float, float, float, str]
 """Budget name, spent, limit, held in USD, and the ledger's kind."""
+
+
+KEPT_SERIES = 1_000
+"""How many series' attributes are kept, so that they need not be made for each call anew."""
+
+
+class _Series:
+    """The attributes that calls of one model at one place have in common, and those with one more. Never changed."""
+
+    __slots__ = ("_more", "common")
+
+    def __init__(
+        self, operation: str, provider: str, model: str, answered: str | None, host: str | None, port: int | None
+    ) -> None:
+        self.common: dict[str, Any] = {names.OPERATION_NAME: operation, names.PROVIDER_NAME: provider}
+        if model:
+            self.common[names.REQUEST_MODEL] = model
+        if answered:
+            self.common[names.RESPONSE_MODEL] = answered
+        if host:
+            self.common[names.SERVER_ADDRESS] = host
+            if port is not None:
+                self.common[names.SERVER_PORT] = port
+        self._more: dict[tuple[str, Any], dict[str, Any]] = {}
+
+    def plus(self, name: str, value: str | bool) -> dict[str, Any]:
+        """The common attributes and one more, of few values."""
+        known = self._more.get((name, value))
+        if known is None:
+            known = self._more[name, value] = {**self.common, name: value}
+        return known
 
 
 class Instruments:
@@ -36,6 +67,7 @@ class Instruments:
     """
 
     def __init__(self, meter: Meter, budgets: Callable[[], Iterable[BudgetRow]]) -> None:
+        self._series: dict[tuple[Any, ...], _Series] = {}
         self._tokens = meter.create_histogram(
             names.METRIC_TOKEN_USAGE,
             unit=names.UNIT_TOKEN,
@@ -92,19 +124,8 @@ class Instruments:
 
     def record(self, call: Call, cost: Cost, context: Context | None) -> None:
         """Record a call that has ended."""
-        common: dict[str, Any] = {
-            names.OPERATION_NAME: call.endpoint.operation,
-            names.PROVIDER_NAME: call.provider,
-        }
-        if call.model:
-            common[names.REQUEST_MODEL] = call.model
-        if call.answer is not None and call.answer.model:
-            common[names.RESPONSE_MODEL] = call.answer.model
-        if call.host:
-            common[names.SERVER_ADDRESS] = call.host
-            if call.port is not None:
-                common[names.SERVER_PORT] = call.port
-        plain = common
+        series = self._series_of(call)
+        common = plain = series.common
         problem = call.refusal or call.cut
         if problem is not None:
             plain = {**common, names.ERROR_TYPE: type(problem).__name__}
@@ -115,7 +136,7 @@ class Instruments:
         if call.claims:
             self._decisions.add(1, self._decision(call), context)
         if call.outcome is not None:
-            self._calls.add(1, {**common, names.OUTCOME: call.outcome.value}, context)
+            self._calls.add(1, series.plus(names.OUTCOME, call.outcome.value), context)
         if call.outcome is Outcome.REFUSED:
             return
         if call.ended is not None:
@@ -123,22 +144,32 @@ class Instruments:
         if call.first_chunk is not None:
             self._first_chunk.record(call.first_chunk - call.started, common, context)
         if cost.usage is not None:
-            self._record_tokens(common, cost.usage, context)
+            self._record_tokens(series, cost.usage, context)
         if not cost.priced:
             self._unpriced.add(1, common, context)
         elif cost.spent:
             usd = cost.spent / NANO
             self._cost.record(usd, common, context)
-            self._spend.add(usd, {**common, names.COST_ESTIMATED: cost.estimated}, context)
+            self._spend.add(usd, series.plus(names.COST_ESTIMATED, cost.estimated), context)
             usage, quote = cost.usage, cost.quote
             if usage is not None and quote is not None and usage.cache_read:
                 saved = quote.cost(replace(usage, cache_read=0, cache_read_audio=0)) - quote.cost(usage)
                 if saved > 0:
                     self._savings.add(saved / NANO, common, context)
 
-    def _record_tokens(self, common: dict[str, Any], usage: Usage, context: Context | None) -> None:
-        into = {**common, names.TOKEN_TYPE: "input"}
-        out = {**common, names.TOKEN_TYPE: "output"}
+    def _series_of(self, call: Call) -> _Series:
+        answered = None if call.answer is None else call.answer.model
+        key = (call.endpoint.operation, call.provider, call.model, answered, call.host, call.port)
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= KEPT_SERIES:
+                self._series.clear()
+            series = self._series[key] = _Series(*key)
+        return series
+
+    def _record_tokens(self, series: _Series, usage: Usage, context: Context | None) -> None:
+        into = series.plus(names.TOKEN_TYPE, "input")
+        out = series.plus(names.TOKEN_TYPE, "output")
         self._tokens.record(usage.input, into, context)
         self._tokens.record(usage.output, out, context)
         self._all_tokens.add(usage.input, into, context)
@@ -149,12 +180,10 @@ class Instruments:
             (usage.reasoning, "reasoning"),
         ):
             if count:
-                self._all_tokens.add(count, {**common, names.TOKEN_TYPE: kind}, context)
+                self._all_tokens.add(count, series.plus(names.TOKEN_TYPE, kind), context)
 
     def _decision(self, call: Call) -> dict[str, Any]:
         attributes: dict[str, Any] = {names.DECISION: decision(call)}
-        from .spans import innermost
-
         claim = innermost(call)
         if claim is not None and claim.name is not None:
             attributes[names.BUDGET_NAME] = claim.name

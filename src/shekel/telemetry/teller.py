@@ -15,7 +15,6 @@ from opentelemetry.trace import Span, SpanKind
 
 from .. import faults
 from ..call import Call, Cost
-from ..context import suppressed
 from . import names
 from .metrics import BudgetRow, Instruments
 from .spans import request_attributes, span_name, write_admission, write_end
@@ -65,7 +64,7 @@ class Teller:
     def start(self, call: Call, context: Context, scope: Mapping[str, str]) -> Span | None:
         """Start the span of a call in `context`, which carries the call; None while silent."""
         tracer = self._tracer
-        if tracer is None or suppressed(context):
+        if tracer is None or not call.told:
             return None
         span: Span = tracer.start_span(
             span_name(call),
