@@ -426,6 +426,22 @@ class TestWarning:
         assert len(told) == 1
         assert told[0][1] == 0.001
 
+    def test_however_many_threads_cross_the_threshold(self, client: openai.OpenAI) -> None:
+        told: list[float] = []
+        b = budget(max_usd=0.002, warn_at=0.01, on_warn=lambda spent, limit: told.append(spent))
+
+        def ask() -> None:
+            with b:
+                client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=64)
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 1
+        assert b.calls_used == 16
+
     def test_an_error_of_the_callback_does_not_mask_the_answer(self, client: openai.OpenAI) -> None:
         def broken(spent: float, limit: float) -> None:
             raise RuntimeError("no")

@@ -175,7 +175,7 @@ class TestPolicy:
             ) as claude,
             scope(user_id="ada", tenant_id="acme"),
         ):
-            claude.messages.create(model="claude-3-5-haiku-latest", max_tokens=5, messages=HELLO)
+            claude.messages.create(model="claude-haiku-4-5", max_tokens=5, messages=HELLO)
         [seen] = provider.requests
         assert "traceparent" in seen.headers
         assert "ada" not in str(seen.headers)
@@ -211,6 +211,14 @@ class TestTold:
         [(attributes, spent)] = [row for row in rows if row[0]["shekel.budget.name"] == "per user.id"]
         assert attributes["shekel.ledger.kind"] == "memory"
         assert spent.value == pytest.approx(provider.bill.total / 3e9)
+
+    def test_a_warning_is_an_event(self, client: openai.OpenAI, told: Told) -> None:
+        with budget(max_usd=1, warn_at=0.00001, name="w", on_warn=lambda spent, limit: None):
+            ask(client)
+            ask(client)
+        first, second = told.spans
+        assert [event.name for event in first.events] == ["shekel.budget.warning"]
+        assert second.events == ()
 
     def test_no_scope_value_is_on_a_metric(self, client: openai.OpenAI, told: Told) -> None:
         two_users(client)

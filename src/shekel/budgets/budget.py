@@ -24,6 +24,7 @@ from opentelemetry.context import Context
 from .. import context, faults, late
 from ..call import Call, Cost, Outcome
 from ..ledgers.base import Ledger
+from ..telemetry import names
 from .gate import Claim, Fallback
 from .limits import NANO, Limit, Mode, as_limit, as_mode
 
@@ -329,11 +330,11 @@ class Budget:
         row["input_tokens"] += usage.input if usage is not None else 0
         row["output_tokens"] += usage.output if usage is not None else 0
 
-    def after_settlement(self, now: float) -> None:
+    def after_settlement(self, call: Call) -> None:
         """Warn if the threshold is passed. Called outside any lock, after the ledger has settled."""
         if self._warn_at is None or self._limit is None:
             return
-        window, _ = self._limit.window(now)
+        window, _ = self._limit.window(call.started_wall)
         settled = ledger().read(self._meter(window)).settled
         if settled < self._warn_at * self._limit.nano:
             return
@@ -341,6 +342,10 @@ class Budget:
         if self._warned.setdefault(window, mine) is not mine:  # one step: however many threads cross the threshold
             return
         spent, limit = settled / NANO, self._limit.usd
+        told = {names.BUDGET_LIMIT_USD: limit, names.BUDGET_SPENT_USD: spent}
+        call.teller.event(
+            call, names.EVENT_WARNING, told if self.name is None else {names.BUDGET_NAME: self.name, **told}
+        )
         if self._on_warn is not None:
             _call_back("called on_warn", self._on_warn, spent, limit)
         else:

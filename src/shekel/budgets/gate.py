@@ -40,7 +40,7 @@ class Account(Protocol):
     def call_opened(self, call: Call, exposed: int | None) -> None: ...
     def call_settled(self, call: Call, cost: Cost, amount: int) -> None: ...
     def switched(self, call: Call, model: str, spent: int) -> None: ...
-    def after_settlement(self, now: float) -> None: ...
+    def after_settlement(self, call: Call) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,7 +492,7 @@ class Gate:
                 if over > 0:
                     self._overran(claim, min(over, amounts[claim.meter]), "settlement")
             if claim.account is not None:
-                claim.account.after_settlement(call.started_wall)
+                claim.account.after_settlement(call)
 
     def _watch(self, claim: Claim, balance: Balance) -> None:
         """Keep, for each budget name, the fullest of its meters: what gauges show of it."""
