@@ -175,7 +175,7 @@ class TestPolicy:
             ) as claude,
             scope(user_id="ada", tenant_id="acme"),
         ):
-            claude.messages.create(model="claude-haiku-4-5", max_tokens=5, messages=HELLO)
+            claude.messages.create(model="claude-haiku-4-5", max_tokens=3, messages=HELLO)
         [seen] = provider.requests
         assert "traceparent" in seen.headers
         assert "ada" not in str(seen.headers)

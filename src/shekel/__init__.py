@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import package as _package
-from .budgets.budget import Budget, budget, with_budget
+from .budgets.budget import Budget
 from .budgets.errors import BudgetExceededError, UnboundedCallError, UnpricedModelError
+from .budgets.making import budget, with_budget
 from .budgets.policy import Policy, per
 from .budgets.scope import scope
 from .configuration import configure

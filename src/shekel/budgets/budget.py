@@ -12,12 +12,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from functools import wraps
-from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, Self
 
 from opentelemetry.context import Context
 
@@ -25,11 +23,9 @@ from .. import context, faults, late
 from ..call import Call, Cost, Outcome
 from ..ledgers.base import Ledger
 from ..telemetry import names
-from .gate import Claim, Fallback
+from .arguments import fallback_of, price_of, share
+from .gate import Claim
 from .limits import NANO, Limit, Mode, as_limit, as_mode
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 KEPT_CALLS = 1_000
 """How many of its last calls a budget keeps for `summary_data`; totals go on."""
@@ -115,11 +111,11 @@ class Budget:
         self.mode = as_mode(mode)
         self._limit = None if max_usd is None else as_limit(max_usd, "max_usd")
         self.fallback = fallback
-        self._fallback = _fallback(fallback)
-        self._warn_at = None if warn_at is None else _share(warn_at, "warn_at")
+        self._fallback = fallback_of(fallback)
+        self._warn_at = None if warn_at is None else share(warn_at, "warn_at")
         self._on_warn = on_warn
         self._on_fallback = on_fallback
-        self._price = _price(price_per_1k_tokens)
+        self._price = price_of(price_per_1k_tokens)
         self.price_override = price_per_1k_tokens
         self._allow_unpriced = unpriced == "allow"
         self._base_meter = _Meter(name or f"budget {next(_numbers)}")
@@ -387,94 +383,6 @@ class BudgetsOfContext:
     def claims(self, here: Context, now: float) -> Iterable[Claim]:
         stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
         return [each.claim(now) for each in stack]
-
-
-def budget(spec: float | str | None = None, *, name: str | None = None, **kwargs: Any) -> Budget:
-    """Make a budget: `with budget(max_usd=5): ...`, or `budget("$5/day")`.
-
-    Args:
-        spec: the limit as a spec or an amount in USD, instead of `max_usd`.
-        name: what messages, spans and metrics call it.
-        **kwargs: see `Budget`.
-
-    Raises:
-        ValueError: an argument that makes no sense, or both a spec and `max_usd`.
-    """
-    if spec is not None:
-        if "max_usd" in kwargs:
-            raise ValueError(f"give the limit once: {spec!r} or max_usd={kwargs['max_usd']!r}.")
-        kwargs["max_usd"] = spec
-    return Budget(name=name, **kwargs)
-
-
-def with_budget(max_usd: Any = None, **kwargs: Any) -> Any:
-    """Run each call of the decorated function, sync or async, under a fresh budget of its own.
-
-    Args:
-        max_usd: the limit of one call, in USD or as a spec.
-        **kwargs: see `Budget`.
-    """
-    if callable(max_usd):
-        raise TypeError("write @with_budget(max_usd=…) with its limit in parentheses.")
-    Budget(max_usd, **kwargs)  # a bad argument is said where the decorator stands, not at the first call
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def run_async(*args: P.args, **kw: P.kwargs) -> Any:
-                async with Budget(max_usd, **kwargs):
-                    return await cast(Callable[P, Awaitable[Any]], function)(*args, **kw)
-
-            return cast(Callable[P, R], run_async)
-
-        @wraps(function)
-        def run(*args: P.args, **kw: P.kwargs) -> R:
-            with Budget(max_usd, **kwargs):
-                return function(*args, **kw)
-
-        return run
-
-    return decorate
-
-
-def _fallback(value: Any) -> Fallback | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or set(value) != {"at_pct", "model"}:
-        raise ValueError(f"fallback must be {{'at_pct': 0.8, 'model': 'name'}}, not {value!r}.")
-    model = value["model"]
-    if not isinstance(model, str) or not model.strip():
-        raise ValueError(f"fallback model must be the name of a model, not {model!r}.")
-    return Fallback(at=_share(value["at_pct"], "fallback at_pct"), model=model)
-
-
-def _share(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ValueError(f"{field} must be a share of the limit above 0 and at most 1, such as 0.8, not {value!r}.")
-    return float(value)
-
-
-def _price(value: Any) -> Callable[[], Any] | None:
-    """The price override, checked now and compiled when it is first needed."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or set(value) != {"input", "output"}:
-        raise ValueError(f"price_per_1k_tokens must be {{'input': USD, 'output': USD}}, not {value!r}.")
-    for side, amount in value.items():
-        good = isinstance(amount, (int, float)) and not isinstance(amount, bool)
-        if not good or not math.isfinite(amount) or amount < 0:
-            raise ValueError(f"price_per_1k_tokens[{side!r}] must be USD per 1,000 tokens, at least 0, not {amount!r}.")
-    made: list[Any] = []
-
-    def price() -> Any:
-        if not made:
-            from ..pricing import per_1k
-
-            made.append(per_1k(value["input"], value["output"]))
-        return made[0]
-
-    return price
 
 
 def _call_back(place: str, function: Callable[..., object], *args: object) -> None:
