@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..budgets.budget import Budget, budget
+from ..budgets.budget import Budget
 from ..budgets.errors import BudgetExceededError
+from ..budgets.making import budget
 from ..testing import Reply
 from .report import billed
 from .screen import Growing, short, usd
