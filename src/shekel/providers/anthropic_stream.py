@@ -55,7 +55,6 @@ class MessageReader(Counting):
             if text:
                 if text.isascii():
                     units = self.units = self.units + len(text) * self._rate
-                    self.chunks += 1
                     return units > self.limit
                 self._count(text)
                 return self.units > self.limit

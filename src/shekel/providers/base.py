@@ -87,7 +87,6 @@ class StreamReader(Protocol):
     Attributes:
         units: output received so far, shown reasoning included, estimated, in thousandths of a token.
         limit: `feed` returns True when `units` goes over it; the call sets it to what it holds money for.
-        chunks: how many chunks with output were fed (at least the number of content chunks; may be approximate).
         terminal: whether the event that ends this kind of stream was seen (finish_reason of all choices / `[DONE]`
             is not visible for chat, so: a finish_reason; `response.completed|incomplete|failed`; `message_stop`).
     """

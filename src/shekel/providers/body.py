@@ -135,6 +135,11 @@ class Walk:
 
     def content(self, root: Any, special: Mapping[str, Handler | None], field: str) -> None:
         """Walk messages: strings count, keys do not, unless `special` says otherwise (None: the key is left out)."""
+        if root is None:
+            return
+        if type(root) is str:
+            self.add(root)
+            return
         stack = [root]
         visited = 0
         while stack:

@@ -16,16 +16,15 @@ class Counting:
     """Counts of one stream; a reader of an API is made on top of it.
 
     Attributes:
-        units, limit, chunks, terminal: see `StreamReader`.
+        units, limit, terminal: see `StreamReader`.
     """
 
     __slots__ = ("_four", "_id", "_model", "_one", "_other_units", "_rate", "_rates", "_thought", "_three", "_two",
-        "chunks", "limit", "terminal", "units")  # fmt: skip
+        "limit", "terminal", "units")  # fmt: skip
 
     def __init__(self, rates: Rates) -> None:
         self.units = 0
         self.limit = 0
-        self.chunks = 0
         self.terminal = False
         self._rate = rates.one
         self._rates = rates
@@ -52,7 +51,6 @@ class Counting:
             self._four += four
         self._other_units += units
         self.units += units
-        self.chunks += 1
 
     def _add_units(self, units: int) -> None:
         """Count output that is no text: what surrounds a tool call, audio."""

@@ -64,7 +64,6 @@ class ChatReader(_Reader):
                 if text:
                     if text.isascii():
                         units = self.units = self.units + len(text) * self._rate
-                        self.chunks += 1
                         return units > self.limit
                     self._count(text)
                     return self.units > self.limit
@@ -81,7 +80,7 @@ class ChatReader(_Reader):
     def _chunk(self, chunk: Any) -> bool:
         if self._id is None:
             self._id = string(get(chunk, "id"))
-            if self._id or self.chunks:  # Azure's first chunk has none; some hosts never send one
+            if self._id or self.units:  # Azure's first chunk has none; some hosts never send one
                 self._known = True
         self._model = string(get(chunk, "model")) or self._model
         self._tier = string(get(chunk, "service_tier")) or self._tier
@@ -162,7 +161,6 @@ class ResponseReader(_Reader):
                 text = chunk.delta
                 if text.isascii():
                     units = self.units = self.units + len(text) * self._rate
-                    self.chunks += 1
                     return units > self.limit
             if kind.endswith(".delta") and kind != "response.audio.delta":  # that one is base64
                 self._count(chunk.delta, kind.startswith("response.reasoning"))
