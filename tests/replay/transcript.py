@@ -14,6 +14,10 @@ import pydantic
 
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
+# Where the SDKs keep or make a stream's iterator (they too put another in its place), and what Python adds to a class
+# when an object of it is copied for the first time.
+_NOT_SHOWN = frozenset({"_iterator", "__stream__", "__slotnames__"})
+
 
 def name_of(value: object) -> str:
     """The full name of a value's type."""
@@ -73,16 +77,12 @@ def shown_response(response: Any) -> Any:
 
 
 def shown_object(value: Any) -> Any:
-    """An object that is neither data nor an exception (a stream, a manager): its type, names and representation.
-
-    `_iterator` is left out: it is where the SDKs themselves put another iterator in place of their own; and
-    `__slotnames__`, which Python adds to a class when an object of it is copied for the first time.
-    """
+    """An object that is neither data nor an exception (a stream, a manager): its type, names and representation."""
     return (
         name_of(value),
         [name_of(type(value))] + [f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__],
-        sorted(set(dir(value)) - {"_iterator", "__slotnames__"}),
-        sorted((key, name_of(item)) for key, item in vars(value).items() if key != "_iterator"),
+        sorted(set(dir(value)) - _NOT_SHOWN),
+        sorted((key, name_of(item)) for key, item in vars(value).items() if key not in _NOT_SHOWN),
         _ADDRESS.sub("0x", repr(value)),
     )
 
