@@ -17,6 +17,7 @@ amounts: what was certainly spent, the best estimate, and the most that it can h
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import late
 from .estimation import Text
-from .ledgers.base import Balance
+from .ledgers.base import Balance, Line
 from .providers.base import Answer, Endpoint, Request, StreamReader
 from .usage import Usage
 
 if TYPE_CHECKING:
+    from .budgets.claims import Claim
     from .budgets.errors import BudgetExceededError
-    from .budgets.gate import Claim
+    from .budgets.holds import Need
     from .pricing import Quote
 
 CLOSING = 0.1
@@ -233,8 +235,8 @@ class Call:
         self.decided = False
         self.refusal: BudgetExceededError | ValueError | None = None
         self.claims: tuple[Claim, ...] = ()
-        self.held_lines: Any = None
-        self.need: Any = None
+        self.held_lines: list[Line] | None = None
+        self.need: Need | None = None
         """What the gate worked out that the call needs, under its quote."""
         self.quote: Quote | None = None
         self.override: Quote | None = None
@@ -279,6 +281,17 @@ class Call:
     def is_open(self) -> bool:
         return bool(self._open)
 
+    def held(self, index: int) -> int:
+        """What the call holds on its meter of that number, in nano-dollars."""
+        if self.held_lines is None:
+            return 0
+        line = self.held_lines[index]
+        return line.base + (self.granted or 0) * line.rate
+
+    def exposed(self, index: int) -> float:
+        """By how much the call can cost more than it holds there, in nano-dollars; `inf` where nothing bounds it."""
+        return math.inf if self.upper is None else max(0, self.upper - self.held(index))
+
     # Before the answer
 
     def opened(self) -> None:
@@ -316,7 +329,7 @@ class Call:
 
     def _reader_limit(self) -> int:
         """Units at which more is asked for: a quarter of a slice before the held output is used up."""
-        if self.granted is None:
+        if self.granted is None or (self.need is not None and self.need.is_whole(self.granted)):
             return NO_LIMIT
         return max(self.granted * 1000 - 64_000, self.granted * 750)
 

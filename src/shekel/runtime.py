@@ -19,7 +19,8 @@ from wrapt import register_post_import_hook
 
 from . import faults, late
 from .budgets import budget as budgets
-from .budgets.gate import Claim, Gate
+from .budgets.claims import Claim
+from .budgets.gate import Gate
 from .budgets.policy import Policies, Policy
 from .budgets.scope import entries
 from .call import Call, Outcome, open_calls

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .gate import Fallback
+from .claims import Fallback
 
 
 def fallback_of(value: Any) -> Fallback | None:

@@ -24,7 +24,7 @@ from ..call import Call, Cost, Outcome
 from ..ledgers.base import Ledger
 from ..telemetry import names
 from .arguments import fallback_of, price_of, share
-from .gate import Claim
+from .claims import Claim
 from .limits import NANO, Limit, Mode, as_limit, as_mode
 
 KEPT_CALLS = 1_000
@@ -120,7 +120,7 @@ class Budget:
         self._allow_unpriced = unpriced == "allow"
         self._base_meter = _Meter(name or f"budget {next(_numbers)}")
         self._meters: dict[str | None, Any] = {None: self._base_meter}
-        self._open: dict[str, tuple[Call, int | None]] = {}
+        self._open: dict[str, tuple[Call, int]] = {}
         self._residual: float = 0
         self._peak: float = 0
         self._calls: deque[dict[str, Any]] = deque(maxlen=KEPT_CALLS)
@@ -286,9 +286,9 @@ class Budget:
             allow_unpriced=self._allow_unpriced,
         )
 
-    def call_opened(self, call: Call, exposed: int | None) -> None:
+    def call_opened(self, call: Call, index: int) -> None:
         with self._books:
-            self._open[call.id] = (call, exposed)
+            self._open[call.id] = (call, index)
             exposure = self._exposure()
             if self._peak < exposure < math.inf:
                 self._peak = exposure
@@ -358,8 +358,7 @@ class Budget:
             _call_back("called on_fallback", self._on_fallback, spent / NANO, self._limit.usd, model)
 
     def _exposure(self) -> float:
-        open_ = [exposed for _, exposed in list(self._open.values())]
-        return self._residual + sum(math.inf if exposed is None else exposed for exposed in open_)
+        return self._residual + sum(call.exposed(index) for call, index in list(self._open.values()))
 
     def _meter(self, window: str | None = None) -> Any:
         if window is None and self._limit is not None and self._limit.period is not None:

@@ -99,6 +99,10 @@ class UnboundedCallError(BudgetExceededError):
     """Under `mode="strict"`, a call whose cost nothing bounds. It was not sent; the message names the field."""
 
 
+class FallbackError(ValueError):
+    """The fallback of a budget is a model of another provider than the one that is called."""
+
+
 def _money(usd: float) -> str:
     """USD with enough digits to mean something: cents for dollars, more for small amounts."""
     if usd == 0 or abs(usd) >= 1:

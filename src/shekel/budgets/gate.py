@@ -7,8 +7,8 @@ says. It knows no SDK, no HTTP and no spans. All meters of a call take their hol
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 
@@ -18,80 +18,17 @@ from ..estimation import Estimator, Text
 from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
 from ..providers.base import Answer, StreamReader
 from ..usage import Usage
-from .errors import BudgetExceededError, UnboundedCallError, UnpricedModelError
-from .limits import NANO, Mode
+from . import refusals
+from .claims import Claim, Fallback, Payer
+from .errors import BudgetExceededError, FallbackError
+from .holds import LEAST_SLICE, SLICE, Need, line_of, need_of, with_failed
+from .limits import Mode
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
 
-SLICE = 256
-"""The most output tokens that a stream takes at once."""
-
-LEAST_SLICE = 16
-"""The fewest, but for the rest of a cap."""
-
 WATCHED = 1_000
 """The most budget names that gauges show."""
-
-
-class Account(Protocol):
-    """Who is told what happens on its meter (a `Budget`); policies with a meter per user have none."""
-
-    def call_opened(self, call: Call, exposed: int | None) -> None: ...
-    def call_settled(self, call: Call, cost: Cost, amount: int) -> None: ...
-    def switched(self, call: Call, model: str, spent: int) -> None: ...
-    def after_settlement(self, call: Call) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """The model that takes over when a budget is used up to a share.
-
-    Attributes:
-        at: the share of the limit, above 0 and at most 1.
-        model: the model's name, of the same provider.
-    """
-
-    at: float
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One meter that a call is charged to, and what its budget says of it."""
-
-    meter: Hashable
-    limit: int | None
-    mode: Mode = Mode.SLICED
-    name: str | None = None
-    scope: str | None = None
-    resets_at: float | None = None
-    account: Account | None = None
-    fallback: Fallback | None = None
-    price: Quote | None = None
-    allow_unpriced: bool = False
-
-
-class Payer(Protocol):
-    """A source of claims: the budgets of the context, the policies."""
-
-    def claims(self, context: Context, now: float) -> Iterable[Claim]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """What a call needs under one price: the parts that a hold is made of, in nano-dollars and tokens."""
-
-    input: int
-    output_rate: int
-    expected: int
-    cap: int | None
-    choices: int
-    upper: int | None
-    strict_base: int | None
-    strict_rate: int
-    most: int | None
-    unbounded: str | None
 
 
 class Gate:
@@ -140,7 +77,7 @@ class Gate:
         )
         try:
             self._admit(call)
-        except (BudgetExceededError, ValueError) as refusal:
+        except (BudgetExceededError, FallbackError) as refusal:
             call.refusal = refusal
 
     def _admit(self, call: Call) -> None:
@@ -155,7 +92,9 @@ class Gate:
         if switched is not None and switched.fallback is not None:
             self._switch(call, switched)
         if call.quote is None:
-            self._refuse_unpriced(call, enforcing)
+            for claim in enforcing:
+                if not claim.allow_unpriced:
+                    raise refusals.unpriced(call, claim, self.ledger.read(claim.meter).settled)
             self._expect(call)
             self._open_accounts(call)
             return
@@ -169,7 +108,7 @@ class Gate:
                 if call.quote is not None:
                     answer = self._ask(call)
         if isinstance(answer, Refusal):
-            raise self._error(call, answer)
+            raise refusals.exceeded(call, answer)
         self._open_accounts(call)
 
     def _estimate_input(self, call: Call) -> None:
@@ -192,50 +131,29 @@ class Gate:
     def _expect(self, call: Call) -> None:
         """Without meters nothing is held, but an end without usage still needs the expected cost."""
         if call.quote is not None:
-            need = call.need = self._need(call, call.quote)
+            need = call.need = need_of(call, call.quote, self.expected_output(call))
             call.expected, call.upper = need.expected, need.upper
-
-    def _need(self, call: Call, quote: Quote) -> _Need:
-        request = call.request
-        n = request.choices
-        base = call.input_tokens * quote.input_rate
-        most = request.cap if request.cap is not None else quote.max_output
-        bound = request.input_bound
-        strict_base = None if bound is None else call.attempts * bound * quote.dearest_input
-        strict_rate = call.attempts * n * quote.dearest_output
-        upper = None if strict_base is None or most is None else strict_base + most * strict_rate
-        return _Need(
-            input=base,
-            output_rate=quote.output_rate,
-            expected=base + self.expected_output(call) * quote.output_rate,
-            cap=request.cap,
-            choices=n,
-            upper=upper,
-            strict_base=strict_base,
-            strict_rate=strict_rate,
-            most=most,
-            unbounded=request.unbounded,
-        )
 
     def _ask(self, call: Call) -> Grant | Refusal:
         """One atomic admission over all meters of the call, each line by the mode of its own budget."""
         assert call.quote is not None
-        need = call.need = self._need(call, call.quote)
+        need = call.need = need_of(call, call.quote, self.expected_output(call))
         call.expected, call.upper = need.expected, need.upper
         strict = any(c.mode is Mode.STRICT for c in call.claims)
         sliced = call.request.stream and any(c.mode is Mode.SLICED for c in call.claims)
         if strict:
-            self._must_be_bounded(call, need)
+            claim = next(c for c in call.claims if c.mode is Mode.STRICT)
+            problem = refusals.unbounded(call, claim, self.ledger.read(claim.meter).settled, need)
+            if problem is not None:
+                raise problem
         first = self._slice(call, need, 0) if sliced else 0
-        lines = [
-            self._line(claim, need, stream=call.request.stream, strict=strict, first=first) for claim in call.claims
-        ]
+        lines = [line_of(claim, need, stream=call.request.stream, strict=strict, first=first) for claim in call.claims]
         if strict:
             assert need.most is not None
             least = min(call.request.min_cap, need.most)
             answer = self.ledger.admit(call.id, least, need.most, lines)
         elif sliced:
-            answer = self.ledger.admit(call.id, min(first, self._least(need, 0)), first, lines)
+            answer = self.ledger.admit(call.id, min(first, need.least(0)), first, lines)
         else:
             answer = self.ledger.admit(call.id, 0, 0, lines)
         if isinstance(answer, Grant):
@@ -255,41 +173,7 @@ class Gate:
                 ]
         return answer
 
-    def _line(self, claim: Claim, need: _Need, *, stream: bool, strict: bool, first: int) -> Line:
-        if claim.mode is Mode.STRICT:
-            assert need.strict_base is not None
-            return Line(claim.meter, claim.limit, need.strict_base, need.strict_rate)
-        if claim.mode is Mode.SLICED:
-            if stream:
-                # Beside a strict meter the grant counts output per choice, so the slice is a fixed part there.
-                if strict:
-                    return Line(claim.meter, claim.limit, need.input + first * need.output_rate)
-                return Line(claim.meter, claim.limit, need.input, need.output_rate)
-            if need.cap is not None:
-                return Line(claim.meter, claim.limit, need.input + need.choices * need.cap * need.output_rate)
-        return Line(claim.meter, claim.limit, need.expected)
-
-    def _must_be_bounded(self, call: Call, need: _Need) -> None:
-        field = None
-        if need.strict_base is None:
-            field = need.unbounded or "a field that Shekel does not know"
-        elif need.most is None:
-            field = f"no {call.request.cap_field}, and no documented maximum output of {call.model!r}"
-        if field is None:
-            return
-        claim = next(c for c in call.claims if c.mode is Mode.STRICT)
-        raise UnboundedCallError(
-            self._settled_usd(claim),
-            (claim.limit or 0) / NANO,
-            call.model,
-            budget=claim.name,
-            scope=claim.scope,
-            reason="unbounded",
-            detail=f"mode='strict' cannot bound this call to {call.model!r} ({field}), so it was not sent. "
-            "Leave the field out, or use mode='sliced'.",
-        )
-
-    def _slice(self, call: Call, need: _Need, used: int) -> int:
+    def _slice(self, call: Call, need: Need, used: int) -> int:
         """Output tokens to ask for next: a slice, smaller where the room of the tightest meter is shared by many."""
         want = SLICE
         for claim in call.claims:
@@ -298,13 +182,7 @@ class Gate:
                 room = claim.limit - balance.settled - balance.held
                 share = room // (max(1, balance.holds + (used == 0)) * need.output_rate)
                 want = max(LEAST_SLICE, min(want, share))
-        return min(want, self._rest(need, used))
-
-    def _rest(self, need: _Need, used: int) -> int:
-        return SLICE if need.cap is None else max(0, need.cap * need.choices - used)
-
-    def _least(self, need: _Need, used: int) -> int:
-        return min(LEAST_SLICE, self._rest(need, used))
+        return min(want, need.rest(used))
 
     # Fallback
 
@@ -336,7 +214,7 @@ class Gate:
         other = provider_of(fallback.model)
         own = call.endpoint.provider
         if other in ("openai", "anthropic") and own in ("openai", "anthropic") and other != own:
-            raise ValueError(
+            raise FallbackError(
                 f"fallback model {fallback.model!r} belongs to {other}, but the call goes to {own}: "
                 "a fallback must be a model of the same provider."
             )
@@ -356,76 +234,23 @@ class Gate:
             if each.account is not None and each.fallback is claim.fallback:
                 each.account.switched(call, model, self.ledger.read(each.meter).settled)
 
-    # Refusal
-
-    def _refuse_unpriced(self, call: Call, enforcing: list[Claim]) -> None:
-        for claim in enforcing:
-            if claim.allow_unpriced:
-                continue
-            raise UnpricedModelError(
-                self._settled_usd(claim),
-                (claim.limit or 0) / NANO,
-                call.model,
-                budget=claim.name,
-                scope=claim.scope,
-                reason="unpriced",
-                detail=f"no price is known for {call.model!r}, so a limit in USD cannot hold "
-                "and the call was not sent. Give its price with "
-                f"shekel.configure(prices={{{call.model!r}: {{'input': …, 'output': …}}}}) in USD per million "
-                "tokens, declare it free with 'free' in its place, "
-                "or let it pass uncounted with unpriced='allow' on the budget.",
-            )
-
-    def _settled_usd(self, claim: Claim) -> float:
-        return self.ledger.read(claim.meter).settled / NANO
-
-    def _error(self, call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceededError:
-        claim = next(c for c in call.claims if c.meter == refusal.line.meter)
-        balance: Balance = refusal.balance
-        retry = None if claim.resets_at is None else max(0.0, claim.resets_at - call.started_wall)
-        tokens = {"input": call.input_tokens, "output": 0 if call.reader is None else call.reader.units // 1000}
-        spent = balance.settled + (call.running() if cut else 0)
-        return BudgetExceededError(
-            spent / NANO,
-            (claim.limit or 0) / NANO,
-            call.model,
-            tokens,
-            retry,
-            balance.settled / NANO if claim.resets_at is not None else None,
-            "usd",
-            budget=claim.name,
-            scope=claim.scope,
-            held=balance.held / NANO,
-            needed=refusal.asked / NANO,
-            window_reset=claim.resets_at,
-            reason="cut" if cut else "exceeded",
-        )
-
     def _open_accounts(self, call: Call) -> None:
         for index, claim in enumerate(call.claims):
-            if claim.account is None:
-                continue
-            held = self._held(call, index)
-            claim.account.call_opened(call, None if call.upper is None else max(0, call.upper - held))
-
-    def _held(self, call: Call, index: int) -> int:
-        if call.held_lines is None:
-            return 0
-        line: Line = call.held_lines[index]
-        return line.base + (call.granted or 0) * line.rate
+            if claim.account is not None:
+                claim.account.call_opened(call, index)
 
     # While it runs
 
     def extend(self, call: Call, tokens: int) -> bool:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
-        need: _Need | None = call.need
-        if call.granted is None or call.quote is None or need is None:
+        need = call.need
+        held = call.held_lines
+        if call.granted is None or call.quote is None or need is None or held is None:
             return True
-        if need.cap is not None and call.granted >= need.cap * need.choices:
-            call.granted = None  # the rest of the cap is held: nothing more can come
+        if need.is_whole(call.granted):
             return True
         done = max(tokens, call.granted)
-        least = tokens + min(LEAST_SLICE, self._rest(need, tokens)) if tokens >= call.granted else call.granted + 1
+        least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
         want = max(least, done + self._slice(call, need, done))
         known = None if call.reader is None else call.reader.input_tokens()
         base = need.input if known is None else max(need.input, known * call.quote.input_rate)
@@ -433,9 +258,9 @@ class Gate:
             Line(line.meter, line.limit, base, need.output_rate)
             if claim.mode is Mode.SLICED
             else Line(line.meter, line.limit, line.base)
-            for claim, line in zip(call.claims, call.held_lines, strict=True)
+            for claim, line in zip(call.claims, held, strict=True)
         ]
-        asked = self._with_failed(call, lines)
+        asked = with_failed(call, lines)
         answer = self.ledger.extend(call.id, least, want, asked)
         if isinstance(answer, Refusal) and late.flush():
             answer = self.ledger.extend(call.id, least, want, asked)
@@ -443,25 +268,16 @@ class Gate:
             call.granted = answer.tokens
             call.held_lines = lines
             return True
-        call.cut = self._error(call, answer, cut=True)
+        call.cut = refusals.exceeded(call, answer, cut=True)
         return False
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
         if call.quote is None or not call.held_lines:
             return
-        lines = self._with_failed(call, call.held_lines)
+        lines = with_failed(call, call.held_lines)
         granted = call.granted or 0
         self.ledger.extend(call.id, granted, granted, lines, force=True)
-
-    def _with_failed(self, call: Call, lines: list[Line]) -> list[Line]:
-        """The lines with what failed attempts have probably cost; strict lines hold for all attempts from the start."""
-        if not call.failed_spent:
-            return lines
-        return [
-            line if claim.mode is Mode.STRICT else replace(line, base=line.base + call.failed_spent)
-            for claim, line in zip(call.claims, lines, strict=True)
-        ]
 
     # The end
 
@@ -472,7 +288,7 @@ class Gate:
         amounts = {}
         for index, claim in enumerate(call.claims):
             if not cost.priced:
-                amount = self._held(call, index)  # a price unknown only at the end: the hold is what is charged
+                amount = call.held(index)  # a price unknown only at the end: the hold is what is charged
             elif claim.mode is Mode.STRICT and cost.committed is not None:
                 amount = cost.committed
             else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from .gate import Claim
+from .claims import Claim
 from .limits import Limit, Mode, as_limit, as_mode
 from .scope import entries
 

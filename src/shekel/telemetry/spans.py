@@ -16,7 +16,7 @@ from ..call import Call, Cost, Failure, Outcome
 from . import names
 
 if TYPE_CHECKING:
-    from ..budgets.gate import Claim
+    from ..budgets.claims import Claim
     from ..providers.base import Answer
 
 NANO = 1_000_000_000
