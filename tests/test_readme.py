@@ -111,7 +111,7 @@ class TestNames:
 
     def test_outcomes_and_modes_are_all_of_them(self) -> None:
         from shekel.budgets.limits import Mode
-        from shekel.call import Outcome
+        from shekel.settlement import Outcome
 
         [row] = re.findall(r"^\| `shekel\.outcome` \|(.+)\|$", README, re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", row)) == {str(outcome) for outcome in Outcome}

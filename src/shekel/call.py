@@ -10,8 +10,7 @@ There are many ends (exhausted, closed, dropped, an error, a cut, a cancelled ta
 thread, and some come twice or at once. `finish` is therefore taken by exactly one of them: the token in `_open` can be
 popped once. A finaliser may not finish a call itself (see `late`); it hands it over.
 
-What an end costs is decided in one place, `assess`, by the table of settlement: for each way a call can end, three
-amounts: what was certainly spent, the best estimate, and the most that it can have cost.
+What an end costs is decided elsewhere, by the table of settlement.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ import itertools
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import late
+from . import faults, late
 from .estimation import Text
 from .ledgers.base import Balance, Line
 from .providers.base import Answer, Endpoint, Request, StreamReader
+from .settlement import Cost, Failure, Outcome, assess, failed
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -36,78 +34,8 @@ if TYPE_CHECKING:
     from .budgets.holds import Need
     from .pricing import Quote
 
-CLOSING = 0.1
-"""Seconds that a closing connection takes to reach the provider, for tokens "under way" when a stream ends early.
-A round trip over a continent is about 50 to 100 ms; what is generated meanwhile is billed."""
-
-MOST_UNDER_WAY = 256
-"""Tokens under way are never taken for more than one slice."""
-
-SHORTEST = 0.02
-"""Seconds that a stream is taken to have lasted at least, for its rate: one token in them is 50 tokens a second, an
-ordinary speed; two chunks that came in one packet say nothing."""
-
 NO_LIMIT = 1 << 62
 """A reader's limit that is never reached."""
-
-
-class Outcome(StrEnum):
-    """How a call ended."""
-
-    COMPLETE = "complete"
-    PENDING = "pending"
-    REFUSED = "refused"
-    CUT = "cut"
-    CLOSED = "closed"
-    DROPPED = "dropped"
-    CANCELLED = "cancelled"
-    INCOMPLETE = "incomplete"
-    FAILED = "error"
-
-
-class Billing(StrEnum):
-    """What a failed attempt can have cost, by the provider's rules: the rows of the table of settlement."""
-
-    NOTHING = "nothing"
-    """Not sent, or refused with a complete 4xx (but 408, 409), 503 or 529: not billed."""
-
-    PERHAPS = "perhaps"
-    """500, 502, 504, 408, 409: not billed as a rule, but not surely."""
-
-    PROBABLY = "probably"
-    """A timeout, a reset, a cancellation before the first event: the provider goes on and bills."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error that ended an attempt: its type's name (or its status), and what it can have cost. Never its text."""
-
-    type: str
-    billing: Billing
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a call cost, in nano-dollars.
-
-    Attributes:
-        spent: the best estimate; exact if not `estimated`.
-        low: what was certainly spent.
-        committed: the most that it can have cost; None where nothing bounds it.
-        estimated: whether `spent` is an estimate.
-        usage: what was consumed: the provider's count, or the estimate of it; None where nothing was.
-        priced: False where the price is unknown; the amounts are then zero and mean nothing.
-        quote: the price that was used.
-    """
-
-    spent: int = 0
-    low: int = 0
-    committed: int | None = 0
-    estimated: bool = False
-    usage: Usage | None = None
-    priced: bool = True
-    quote: Quote | None = None
 
 
 class Gate(Protocol):
@@ -301,7 +229,7 @@ class Call:
     def attempt_failed(self, failure: Failure) -> None:
         """An attempt failed and another follows: it settles by its own row, beside the one that follows."""
         self.tries += 1
-        spent, committed = self._failed(failure.billing)
+        spent, committed = failed(self, failure.billing)
         self.failed_spent += spent
         if self.failed_committed is not None:
             self.failed_committed = None if committed is None else self.failed_committed + committed
@@ -368,7 +296,12 @@ class Call:
         if outcome is Outcome.COMPLETE and answer is not None and answer.pending:
             outcome = Outcome.PENDING
         self.outcome = outcome
-        cost = self.cost = self.assess(outcome, answer, failure)
+        try:
+            cost = assess(self, outcome, answer, failure)
+        except Exception as error:
+            faults.report("worked out a cost", error)
+            cost = Cost(spent=self.expected, committed=self.upper, estimated=True, quote=self.quote)
+        self.cost = cost
         try:
             if outcome is Outcome.REFUSED:
                 self.gate.release(self)
@@ -376,6 +309,8 @@ class Call:
                 self._settle(cost)
                 if answer is not None and answer.usage is not None:
                     self.gate.learn(self, answer)
+        except Exception as error:
+            faults.report("settled a call", error)
         finally:
             self.teller.finished(self, cost)
         return True
@@ -386,116 +321,3 @@ class Call:
         except BaseException:  # a signal's handler may raise anywhere; settling twice by one id changes nothing
             late.put(lambda: self.gate.settle(self, cost))
             raise
-
-    def assess(self, outcome: Outcome, answer: Answer | None, failure: Failure | None) -> Cost:
-        """What the call costs if it ends this way, failed attempts included. Pure: changes nothing."""
-        if outcome is Outcome.REFUSED:
-            return Cost()
-        cost = self._assess_last(outcome, answer, failure)
-        if self.failed_spent or self.failed_committed != 0:
-            committed = (
-                None
-                if cost.committed is None or self.failed_committed is None
-                else cost.committed + self.failed_committed
-            )
-            return Cost(
-                spent=cost.spent + self.failed_spent,
-                low=cost.low,
-                committed=committed,
-                estimated=cost.estimated or self.failed_spent > 0,
-                usage=cost.usage,
-                priced=cost.priced,
-                quote=cost.quote,
-            )
-        return cost
-
-    def _assess_last(self, outcome: Outcome, answer: Answer | None, failure: Failure | None) -> Cost:
-        if answer is not None and answer.usage is not None:
-            priced = self.gate.price(self, answer.model, answer.usage)
-            if priced is None:
-                return self._unpriced(answer.usage)
-            quote, nano = priced
-            return Cost(spent=nano, low=nano, committed=nano, usage=answer.usage, quote=quote)
-        if self.reader is not None and (self.first_chunk is not None or outcome is Outcome.COMPLETE):
-            return self._early(complete=self.reader.terminal or outcome is Outcome.COMPLETE, answer=answer)
-        if answer is not None and not answer.pending and outcome is Outcome.COMPLETE:
-            return self._counted_by_us(answer)
-        if failure is not None:
-            spent, committed = self._failed(failure.billing)
-            return self._estimate(spent, 0, committed, None)
-        return self._estimate(self.expected, 0, self._attempt_upper(), None)
-
-    def _failed(self, billing: Billing) -> tuple[int, int | None]:
-        if billing is Billing.NOTHING:
-            return 0, 0
-        if billing is Billing.PERHAPS:
-            return 0, self._attempt_upper()
-        return self.expected, self._attempt_upper()
-
-    def _attempt_upper(self) -> int | None:
-        return None if self.upper is None else self.upper // max(1, self.attempts)
-
-    def _early(self, *, complete: bool, answer: Answer | None) -> Cost:
-        """A stream without the provider's usage: what was received, and what was under way when it ended."""
-        reader = self.reader
-        assert reader is not None
-        known = reader.input_tokens()
-        tokens_in = self.input_tokens if known is None else known
-        received = self.gate.output_tokens(self, reader)
-        under_way = 0
-        if not complete and self.first_chunk is not None:
-            under_way = self._under_way(received, self.first_chunk)
-        model = answer.model if answer is not None else None
-        usage = Usage(input=tokens_in, output=received + under_way)
-        priced = self.gate.price(self, model, usage)
-        if priced is None:
-            return self._unpriced(usage)
-        quote, nano = priced
-        low = self.gate.price(self, model, Usage(input=tokens_in, output=received))
-        upper = self._attempt_upper()
-        return Cost(
-            spent=nano,
-            low=low[1] if low is not None else nano,
-            committed=None if upper is None else max(upper, nano),
-            estimated=True,
-            usage=usage,
-            quote=quote,
-        )
-
-    def _under_way(self, received: int, first_chunk: float) -> int:
-        """Output tokens that were probably generated and not read: while nobody read, and while the connection closed.
-
-        The rate is the one that was seen. An idle reader is not taken to have missed more than such a call's usual
-        output, and nothing goes beyond the cap.
-        """
-        rate = received / max(self.last_chunk - first_chunk, SHORTEST)
-        idle = max(0.0, (self.ended or self.now()) - self.last_chunk)
-        usual = self.gate.expected_output(self)
-        unread = min(int(rate * idle), max(0, usual - received))
-        closing = min(int(rate * CLOSING) + 1, MOST_UNDER_WAY)
-        if self.request.cap is None:
-            return unread + closing
-        return max(0, min(unread + closing, self.request.cap * self.request.choices - received))
-
-    def _counted_by_us(self, answer: Answer) -> Cost:
-        usage = Usage(input=self.input_tokens, output=self.gate.text_tokens(self, answer.text))
-        priced = self.gate.price(self, answer.model, usage)
-        if priced is None:
-            return self._unpriced(usage)
-        upper = self._attempt_upper()
-        return self._estimate(priced[1], priced[1], None if upper is None else max(upper, priced[1]), usage)
-
-    def _estimate(self, spent: int, low: int, committed: int | None, usage: Usage | None) -> Cost:
-        if self.quote is None:
-            return self._unpriced(usage)
-        return Cost(
-            spent=spent,
-            low=low,
-            committed=committed,
-            estimated=spent > 0 or usage is not None,
-            usage=usage,
-            quote=self.quote,
-        )
-
-    def _unpriced(self, usage: Usage | None) -> Cost:
-        return Cost(priced=False, committed=None, usage=usage, estimated=self.answer is None or usage is None)

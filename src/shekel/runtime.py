@@ -23,11 +23,12 @@ from .budgets.claims import Claim
 from .budgets.gate import Gate
 from .budgets.policy import Policies, Policy
 from .budgets.scope import entries
-from .call import Call, Outcome, open_calls
+from .call import Call, open_calls
 from .doors.stainless import SDKS, Door
 from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
+from .settlement import Outcome
 from .telemetry.metrics import BudgetRow
 from .telemetry.teller import Teller
 

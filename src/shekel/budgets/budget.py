@@ -20,8 +20,9 @@ from typing import Any, Self
 from opentelemetry.context import Context
 
 from .. import context, faults, late
-from ..call import Call, Cost, Outcome
+from ..call import Call
 from ..ledgers.base import Ledger
+from ..settlement import Cost, Outcome
 from ..telemetry import names
 from .arguments import fallback_of, price_of, share
 from .claims import Claim

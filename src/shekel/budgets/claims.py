@@ -11,8 +11,9 @@ from opentelemetry.context import Context
 from .limits import Mode
 
 if TYPE_CHECKING:
-    from ..call import Call, Cost
+    from ..call import Call
     from ..pricing import Quote
+    from ..settlement import Cost
 
 
 class Account(Protocol):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from opentelemetry.context import Context
 
 from .. import faults, late
-from ..call import Call, Cost
+from ..call import Call
 from ..estimation import Estimator, Text
 from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
 from ..providers.base import Answer, StreamReader
+from ..settlement import Cost
 from ..usage import Usage
 from . import refusals
 from .claims import Claim, Fallback, Payer

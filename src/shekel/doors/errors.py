@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..call import Billing, Failure, Outcome
+from ..settlement import Billing, Failure, Outcome
 
 _NOT_BILLED = frozenset({503, 529})
 _PERHAPS = frozenset({408, 409, 500, 502, 504})

@@ -22,8 +22,9 @@ from opentelemetry.context import Context
 from .. import context as ctx
 from .. import faults, late
 from ..budgets import scope
-from ..call import Call, Failure, Outcome
+from ..call import Call
 from ..providers.base import Answer, Endpoint
+from ..settlement import Failure, Outcome
 from ..usage import ModelUsage
 from . import errors
 from .client import destination, native_provider, native_tracing, wants_usage_chunk

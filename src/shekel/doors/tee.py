@@ -17,8 +17,9 @@ from typing import Any
 from weakref import ref
 
 from .. import faults, late
-from ..call import Call, Outcome
+from ..call import Call
 from ..providers.base import StreamReader
+from ..settlement import Outcome
 from . import errors
 
 

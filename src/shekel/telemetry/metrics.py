@@ -14,7 +14,8 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from .. import faults
-from ..call import Call, Cost, Outcome
+from ..call import Call
+from ..settlement import Cost, Outcome
 from . import names
 from .spans import decision, innermost
 

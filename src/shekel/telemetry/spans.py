@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Span, Status, StatusCode
 
 from .. import faults
-from ..call import Call, Cost, Failure, Outcome
+from ..call import Call
+from ..settlement import Cost, Failure, Outcome, assess
 from . import names
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def adopt(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None
                     complete = answer is not None and (reader is None or reader.terminal)
                     failure = failing() if answer is None and reader is None else None
                     outcome = Outcome.COMPLETE if complete else Outcome.CLOSED if failure is None else Outcome.FAILED
-                    cost = call.assess(outcome, answer, failure)
+                    cost = assess(call, outcome, answer, failure)
                 write_end(call, span, cost, outcome, own=False)
         except Exception as error:
             faults.report("wrote on an adopted span", error)

@@ -14,7 +14,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from .. import faults
-from ..call import Call, Cost
+from ..call import Call
+from ..settlement import Cost
 from . import names
 from .metrics import BudgetRow, Instruments
 from .spans import request_attributes, span_name, write_admission, write_end
