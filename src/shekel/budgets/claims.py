@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from opentelemetry.context import Context
 
@@ -38,9 +38,8 @@ class Fallback:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One meter that a call is charged to, and what its budget says of it."""
+class Claim(NamedTuple):
+    """One meter that a call is charged to, and what its budget says of it. A tuple: each call makes some."""
 
     meter: Hashable
     limit: int | None

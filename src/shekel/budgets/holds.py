@@ -6,8 +6,8 @@ call), `strict` the most that the call can cost, `expected` what it will probabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..ledgers.base import Line
 from .limits import Mode
@@ -24,9 +24,11 @@ LEAST_SLICE = 16
 """The fewest, but for the rest of a cap."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a call needs under one price: the parts that a hold is made of, in nano-dollars and tokens."""
+class Need(NamedTuple):
+    """What a call needs under one price: the parts that a hold is made of, in nano-dollars and tokens.
+
+    A tuple: each call makes one.
+    """
 
     input: int
     output_rate: int
