@@ -22,15 +22,20 @@ Handler = Callable[["Walk", Mapping[str, Any], Any], bool]
 
 def get(source: Any, name: str) -> Any:
     """A field of a mapping or an object; None if there is none, or a sentinel stands for its absence."""
+    if source is None:
+        return None
     try:
         if type(source) is dict:
             value = source.get(name)
-        elif source is None:
-            return None
         else:
-            value = _attribute(source, name)
+            # Models of the SDKs: looking into the two dictionaries is many times faster than asking for an attribute
+            # that is not there, which is what happens most.
+            value = source.__dict__.get(name, _ABSENT)
+            if value is _ABSENT:
+                extra = source.__pydantic_extra__
+                value = None if extra is None else extra.get(name)
     except Exception:
-        return None
+        value = _attribute(source, name)
     if value is None or type(value) in _PLAIN:
         return value
     return None if type(value).__name__ in _SENTINELS else value
@@ -41,17 +46,12 @@ _ABSENT = object()
 
 
 def _attribute(source: Any, name: str) -> Any:
+    """The same of whatever is no model of an SDK."""
     try:
-        # Models of the SDKs: looking into the two dictionaries is many times faster than asking for an attribute that
-        # is not there, which is what happens most.
-        value = source.__dict__.get(name, _ABSENT)
-        if value is _ABSENT:
-            extra = source.__pydantic_extra__
-            value = None if extra is None else extra.get(name)
-        return value
-    except AttributeError:
         value = getattr(source, name, None)
         return source.get(name) if value is None and isinstance(source, Mapping) else value
+    except Exception:
+        return None
 
 
 def given(body: Mapping[str, Any]) -> dict[str, Any]:
