@@ -7,12 +7,10 @@ that leave are budget errors, and they leave before anything is sent.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import Token
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -25,64 +23,16 @@ from ..budgets import scope
 from ..call import Call
 from ..providers.base import Answer, Endpoint
 from ..settlement import Failure, Outcome
-from ..usage import ModelUsage
 from . import errors
+from .answers import ResultHook, decoded, is_stream, merged
 from .client import destination, native_provider, native_tracing, wants_usage_chunk
-from .tee import AsyncCloseHook, CloseHook, SyncCloseHook, Unread, async_tee, drop_unread, sync_tee
+from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
+from .tee import Unread, async_tee, drop_unread, sync_tee
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
 
-RAW_HEADER = "x-stainless-raw-response"
 _ONE_SHOT = ("messages", "tools", "system", "input")
-
-
-class ResultHook:
-    """Takes the place of `options.post_parser`: sees the parsed result before the caller's own parser can raise.
-
-    It is also what ties a call to the SDK's options: if they are collected and nothing came back (a raw answer that
-    nobody parsed or closed), the call ends as dropped.
-    """
-
-    __slots__ = ("__weakref__", "former", "passage")
-
-    def __init__(self, passage: Passage, former: Any) -> None:
-        self.passage = passage
-        self.former = former if callable(former) else None
-
-    def __call__(self, parsed: Any) -> Any:
-        passage = self.passage
-        try:
-            passage.seen(parsed)
-        except Exception as error:
-            faults.report("read an answer", error)
-        if self.former is None:
-            result = parsed
-        else:
-            try:
-                result = self.former(parsed)
-            except BaseException as error:
-                passage.parser_failed(error)
-                raise
-        passage.parsed()
-        return result
-
-    def __del__(self) -> None:
-        call = self.passage.call
-        if call.is_open and call.reader is None:
-            late.put(partial(call.finish, Outcome.DROPPED))
-
-
-def _is_stream(parsed: Any) -> bool:
-    """Whether the SDK made a stream. `_iterator` must not be touched to find out: it may be made when first read."""
-    own = getattr(parsed, "__dict__", {})
-    return "response" in own and ("_iterator" in own or hasattr(type(parsed), "_iterator"))
-
-
-def passage_of(options: Any) -> Passage | None:
-    """The passage that these options belong to, if they came through a door."""
-    hook = getattr(options, "post_parser", None)
-    return hook.passage if isinstance(hook, ResultHook) else None
 
 
 class Passage:
@@ -103,7 +53,6 @@ class Passage:
         "_changed",
         "_close_hook",
         "_given_back",
-        "_hook_ref",
         "_native",
         "_native_provider",
         "_parser_error",
@@ -308,7 +257,7 @@ class Passage:
             if getattr(result, "http_response", None) is not response:
                 return
             if getattr(response, "is_closed", False):
-                self._count(self._decoded(response))
+                self._count(decoded(response))
                 self.parsed()
             elif not self.call.request.stream:
                 self._count_when_read(response)
@@ -350,22 +299,14 @@ class Passage:
 
     def _read_now(self, response: Any) -> None:
         try:
-            self._count(self._decoded(response))
+            self._count(decoded(response))
             self._end()
         except Exception as error:
             faults.report("read a raw answer", error)
 
-    def _decoded(self, response: Any) -> Any:
-        if "json" not in response.headers.get("content-type", ""):
-            return None
-        try:
-            return json.loads(response.content)
-        except ValueError:
-            return None
-
     def seen(self, parsed: Any) -> None:
         """The SDK has parsed a result: an answer, or a stream."""
-        if _is_stream(parsed):
+        if is_stream(parsed):
             self._tee(parsed)
         else:
             self._count(parsed)
@@ -399,14 +340,7 @@ class Passage:
         call = self.call
         answer = call.endpoint.read_answer(parsed)
         self._answers[answer.id or ""] = answer
-        call.answer = self._merged()
-
-    def _merged(self) -> Answer:
-        *others, last = self._answers.values()
-        also = tuple(ModelUsage(other.model, other.usage) for other in others if other.usage is not None)
-        if not also or last.usage is None:
-            return last
-        return replace(last, usage=replace(last.usage, also=(*last.usage.also, *also)))
+        call.answer = merged(self._answers)
 
     def parser_failed(self, error: BaseException) -> None:
         """The caller's parser raised on a paid answer."""

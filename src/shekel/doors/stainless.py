@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from .. import faults
 from ..providers import find_endpoint
 from . import errors
-from .passage import Passage, ResultHook, passage_of
+from .answers import ResultHook, passage_of
+from .passage import Passage
 
 if TYPE_CHECKING:
     from ..runtime import Runtime

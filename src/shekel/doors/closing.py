@@ -1,0 +1,88 @@
+"""Closing: how a door sees that a program closes a response, beside or instead of its stream."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+from .. import faults
+from ..call import Call
+from ..settlement import Outcome
+
+
+class CloseHook:
+    """Shadows `close` or `aclose` of one HTTP response, because helpers close the response and not the stream.
+
+    While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early. It takes
+    itself off at the first close. Until then it and the response hold each other, and it must be so: a garbage
+    collection clears weak references first, and then has the SDK's iterator close the response through this hook.
+    """
+
+    __slots__ = ("_call", "_former", "_response", "_tee", "quiet")
+    name = ""
+
+    def __init__(self, response: Any, call: Call) -> None:
+        self._response = response
+        self._call = call
+        self._former = response.__dict__.get(self.name)
+        self._tee: Any = None
+        self.quiet = False
+        """Set while the body is being read whole: the close at its end is counted by the reading."""
+        setattr(response, self.name, self)
+
+    def watch(self, tee: Any) -> None:
+        """Know the tee that reads this response."""
+        self._tee = ref(tee)
+
+    def _take_off(self) -> tuple[Any, bool]:
+        """What to close with, and whether the program closes early."""
+        response = self._response
+        if response.__dict__.get(self.name) is self:
+            if self._former is None:
+                delattr(response, self.name)
+            else:
+                setattr(response, self.name, self._former)
+        close = self._former if self._former is not None else getattr(type(response), self.name).__get__(response)
+        tee = None if self._tee is None else self._tee()
+        running = tee is not None and (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+        return close, not self.quiet and not running
+
+    def _closed(self) -> None:
+        whole = self._tee is None and bool(getattr(self._response, "is_stream_consumed", False))
+        closed(self._call, whole=whole)
+
+
+class SyncCloseHook(CloseHook):
+    __slots__ = ()
+    name = "close"
+
+    def __call__(self) -> None:
+        close, early = self._take_off()
+        try:
+            close()
+        finally:
+            if early:
+                self._closed()
+
+
+class AsyncCloseHook(CloseHook):
+    __slots__ = ()
+    name = "aclose"
+
+    async def __call__(self) -> None:
+        close, early = self._take_off()
+        try:
+            await close()
+        finally:
+            if early:
+                self._closed()
+
+
+def closed(call: Call, *, whole: bool = False) -> None:
+    """The program closed the response before the tee saw an end, or read its bytes by itself (`whole`: all of them)."""
+    try:
+        reader = call.reader
+        complete = whole if reader is None else reader.terminal
+        call.finish(Outcome.COMPLETE if complete else Outcome.CLOSED)
+    except Exception as fault:
+        faults.report("finished a closed stream", fault)
