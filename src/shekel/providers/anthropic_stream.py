@@ -37,12 +37,13 @@ _CALL = 45_000  # thousandths of a token that a tool call brings beside its name
 class MessageReader(Counting):
     """Reads the events of one Messages stream."""
 
-    __slots__ = ("_final", "_read", "_stop", "_usage")
+    __slots__ = ("_final", "_input", "_read", "_stop", "_usage")
 
     def __init__(self, rates: Rates, read: Callable[[Any], Usage]) -> None:
         super().__init__(rates)
         self._read = read
         self._usage: dict[str, Any] = {}
+        self._input: int | None = None  # asked for with each slice, while it changes once or twice
         self._stop: str | None = None
         self._final = False
 
@@ -105,6 +106,7 @@ class MessageReader(Counting):
             value = get(usage, name)
             if value is not None:
                 self._usage[name] = value
+        self._input = None
 
     def is_usage_only(self, chunk: Any) -> bool:
         """Never: no chunk of these streams is ours."""
@@ -112,7 +114,9 @@ class MessageReader(Counting):
 
     def input_tokens(self) -> int | None:
         """Input tokens, inclusive, once `message_start` has said them."""
-        return self._read(self._usage).input if "input_tokens" in self._usage else None
+        if self._input is None and "input_tokens" in self._usage:
+            self._input = self._read(self._usage).input
+        return self._input
 
     def answer(self) -> Answer:
         """What is known so far. Usage only once a `message_delta` brought it with a stop reason."""
