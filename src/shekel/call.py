@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .budgets.holds import Need
     from .pricing import Quote
 
+LEAST_LOOK, MOST_LOOK = 4_000, 64_000
+"""Thousandths of a token after which a stream is looked at again: at 4 tokens, 8, 16, ... and from 64 on every 64."""
+
 NO_LIMIT = 1 << 62
 """A reader's limit that is never reached."""
 
@@ -83,6 +86,7 @@ class Call:
     __slots__ = (
         "__weakref__",
         "_open",
+        "_paid",
         "adopted",
         "answer",
         "attempts",
@@ -106,7 +110,7 @@ class Call:
         "host",
         "id",
         "input_tokens",
-        "last_chunk",
+        "last_look",
         "need",
         "now",
         "outcome",
@@ -157,7 +161,10 @@ class Call:
         self.started = now()
         self.started_wall = wall()
         self.first_chunk: float | None = None
-        self.last_chunk = 0.0
+        self.last_look: tuple[float, int] | None = None
+        """When the stream was last looked at, and its units then. A clock for each chunk would cost a fifth of it."""
+        self._paid = NO_LIMIT
+        """Units at which more is to be held."""
         self.ended: float | None = None
 
         self.decided = False
@@ -239,23 +246,34 @@ class Call:
     def streaming(self, reader: StreamReader) -> None:
         """The answer is a stream that `reader` reads."""
         self.reader = reader
-        reader.limit = self._reader_limit()
+        self._paid = self._paid_units()
+        reader.limit = min(self._paid, LEAST_LOOK)
 
     def more(self) -> bool:
-        """The reader went over its limit: hold more, or say that there is no more (False: the stream is to be cut)."""
+        """The reader went over its limit: look at the clock, and hold more where what is held is nearly used up.
+
+        Returns False if there is no more: the stream is to be cut.
+        """
         reader = self.reader
-        if reader is None or self.granted is None:
+        if reader is None:
             return True
-        used = -(-reader.units // 1000)
-        if self.gate.extend(self, used):
-            reader.limit = self._reader_limit()
+        units = reader.units
+        self.last_look = (self.now(), units)
+        if units > self._paid and not self._hold_more(units):
+            return False
+        reader.limit = min(self._paid, units + max(LEAST_LOOK, min(units, MOST_LOOK)))
+        return True
+
+    def _hold_more(self, units: int) -> bool:
+        if self.gate.extend(self, -(-units // 1000)):
+            self._paid = self._paid_units()
             return True
-        if reader.units <= self.granted * 1000:
-            reader.limit = self.granted * 1000  # what is held is paid for: let it be used up
+        if self.granted is not None and units <= self.granted * 1000:
+            self._paid = self.granted * 1000  # what is held is paid for: let it be used up
             return True
         return False
 
-    def _reader_limit(self) -> int:
+    def _paid_units(self) -> int:
         """Units at which more is asked for: a quarter of a slice before the held output is used up."""
         if self.granted is None or (self.need is not None and self.need.is_whole(self.granted)):
             return NO_LIMIT

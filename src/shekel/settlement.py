@@ -175,14 +175,27 @@ def _under_way(call: Call, received: int, first_chunk: float) -> int:
     The rate is the one that was seen. An idle reader is not taken to have missed more than such a call's usual
     output, and nothing goes beyond the cap.
     """
-    rate = received / max(call.last_chunk - first_chunk, SHORTEST)
-    idle = max(0.0, (call.ended or call.now()) - call.last_chunk)
+    rate, idle = _pace(call, received, first_chunk)
     usual = call.gate.expected_output(call)
     unread = min(int(rate * idle), max(0, usual - received))
     closing = min(int(rate * CLOSING) + 1, MOST_UNDER_WAY)
     if call.request.cap is None:
         return unread + closing
     return max(0, min(unread + closing, call.request.cap * call.request.choices - received))
+
+
+def _pace(call: Call, received: int, first_chunk: float) -> tuple[float, float]:
+    """Tokens per second of a stream, and for how many seconds nobody has read it.
+
+    What came after the last look at the clock is taken to have come at the pace seen until then.
+    """
+    end = call.ended or call.now()
+    if call.last_look is None:
+        return received / max(end - first_chunk, SHORTEST), 0.0
+    looked, units = call.last_look
+    rate = max(units / 1000, 1.0) / max(looked - first_chunk, SHORTEST)
+    last = looked + max(0.0, received - units / 1000) / rate
+    return rate, max(0.0, end - last)
 
 
 def _counted_by_us(call: Call, answer: Answer) -> Cost:

@@ -332,8 +332,8 @@ SURFACES: dict[str, Surface] = {
 }
 """Every way of calling but the plain one."""
 
-OF_BYTES = (raw_unparsed, streaming_response_lines)
-"""Those that read the answer without the SDK's parsing."""
+OF_BYTES = (raw_unparsed,)
+"""Those that read the answer without the SDK's parsing, and did not say so beforehand."""
 
 
 async def exchange(server: ReplayServer, clients: Clients, record: Record, surface: Surface) -> Transcript:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _KINDS = (("Azure", "azure.ai.openai"), ("Bedrock", "aws.bedrock"), ("Vertex", "gcp.vertex_ai"))
 _providers: dict[type, str | None] = {}
+
+RAW_HEADER = "x-stainless-raw-response"
+"""The header by which both SDKs remember that a raw response was asked for."""
 
 USAGE_HOSTS = frozenset({"api.openai.com"})
 """Hosts known to accept `stream_options.include_usage`.
@@ -40,6 +44,14 @@ def wants_usage_chunk(host: str | None, port: int | None, allowed: frozenset[str
         or f"{host}:{port}" in allowed
         or any(host.endswith(suffix) for suffix in USAGE_SUFFIXES)
     )
+
+
+def reads_bytes(options: Any) -> bool:
+    """Whether the program asked for the bytes of an answer (`with_streaming_response`): nothing can be hidden there."""
+    headers = options.headers
+    if not isinstance(headers, Mapping):
+        return False
+    return any(name.lower() == RAW_HEADER and value == "stream" for name, value in headers.items())
 
 
 def native_provider(client: Any) -> Any:

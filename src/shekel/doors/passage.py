@@ -25,7 +25,7 @@ from ..providers.base import Answer, Endpoint
 from ..settlement import Failure, Outcome
 from . import errors
 from .answers import ResultHook, decoded, is_stream, merged
-from .client import destination, native_provider, native_tracing, wants_usage_chunk
+from .client import destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
 from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
 from .tee import Unread, async_tee, drop_unread, sync_tee
 
@@ -108,7 +108,7 @@ class Passage:
         self._native = native_tracing(client, options)
         self._native_provider = native_provider(client) if self._native else None
         self._single = not getattr(client, "_middleware", ())
-        if stream and request.wants_usage is None and endpoint.name == "chat.completions":
+        if stream and request.wants_usage is None and endpoint.name == "chat.completions" and not reads_bytes(options):
             self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
 
     def _body_of(self, options: Any) -> Mapping[str, Any]:

@@ -42,12 +42,12 @@ def sync_tee(
 def _sync(
     inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> Generator[Any, None, None]:
-    feed, now = reader.feed, call.now
+    feed = reader.feed
     look = partial(_look, reader, call, hide_usage)
     try:
         yield None
         for chunk in inner:
-            call.first_chunk = call.last_chunk = now()
+            call.first_chunk = call.now()
             if _feed(feed, chunk):
                 verdict = look(chunk)
                 if verdict is _HIDE:
@@ -59,7 +59,6 @@ def _sync(
             yield chunk
             break
         for chunk in inner:  # the hot path
-            call.last_chunk = now()
             try:
                 attention = feed(chunk)
             except Exception as error:
@@ -101,12 +100,12 @@ async def _async(
     hide_usage: bool,
     loop: asyncio.AbstractEventLoop | None,
 ) -> AsyncGenerator[Any, None]:
-    feed, now = reader.feed, call.now
+    feed = reader.feed
     look = partial(_look, reader, call, hide_usage)
     try:
         yield None
         async for chunk in inner:
-            call.first_chunk = call.last_chunk = now()
+            call.first_chunk = call.now()
             if _feed(feed, chunk):
                 verdict = look(chunk)
                 if verdict is _HIDE:
@@ -118,7 +117,6 @@ async def _async(
             yield chunk
             break
         async for chunk in inner:  # the hot path
-            call.last_chunk = now()
             try:
                 attention = feed(chunk)
             except Exception as error:
