@@ -43,9 +43,14 @@ class CloseHook:
             else:
                 setattr(response, self.name, self._former)
         close = self._former if self._former is not None else getattr(type(response), self.name).__get__(response)
-        tee = None if self._tee is None else self._tee()
-        running = tee is not None and (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
-        return close, not self.quiet and not running
+        if self._tee is None:
+            return close, not self.quiet
+        tee = self._tee()
+        if tee is None:
+            # The tee was collected, and has handed the call over to be finished later. This close may come from a
+            # finaliser of the SDK's, in the middle of a lock of ours: nothing may be finished here.
+            return close, False
+        return close, not (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
 
     def _closed(self) -> None:
         whole = self._tee is None and bool(getattr(self._response, "is_stream_consumed", False))
