@@ -216,7 +216,10 @@ class TestEndpoint:
         site.service.provider.wait_idle()
         (attempt,) = site.service.provider.bill
         assert attempt.outcome == "disconnected"
-        assert site.outcomes() == (["cancelled"] if way == "async" else ["closed"])
+        if way == "async":
+            assert site.outcomes() == ["cancelled"]
+        else:  # one collection finds the generator and its stream, and finalises them in an order of its own
+            assert site.outcomes() in (["closed"], ["dropped"])
         assert 0 < frank.spent <= 0.001
         assert attempt.cost / 1e9 <= frank.spent + frank.exposure
         if way == "async":  # closed at once; what was under way is a tenth of a second: 20 tokens of gpt-4o-mini
