@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Build the programs behind the cost views from source: the collector of builder-config.yaml, Jaeger, Prometheus, promtool.
+"""Build the programs behind the cost views from source: collector (builder-config.yaml), Jaeger, Prometheus, promtool.
 
-Needs Go and its module proxy, nothing else. Each program is kept under a name that holds a hash of its versions, outside
-the checkout, in `$SHEKEL_STACK`, else `$XDG_CACHE_HOME/shekel-stack`, else `~/.cache/shekel-stack`: what is there is not
-built again, and a new version never overwrites an old one. A program appears whole or not at all.
+Needs Go and its module proxy, nothing else. Each program is kept under a name that holds a hash of its versions,
+outside the checkout, in `$SHEKEL_STACK`, else `$XDG_CACHE_HOME/shekel-stack`, else `~/.cache/shekel-stack`: what is
+there is not built again, and a new version never overwrites an old one. A program appears whole or not at all.
 
-    python collector-config/build.py              build what is missing (8 to 15 minutes on two cores, once)
+    python collector-config/build.py              build what is missing (10 to 20 minutes on two cores, once)
     python collector-config/build.py otelcol      only this one
     python collector-config/build.py --where      where they are kept; builds nothing
 """
@@ -118,7 +118,7 @@ def build(program: str) -> Path:
 
 
 class _Go:
-    """The go command, in a module of its own; module and build caches are removed with it unless the user has theirs."""
+    """The go command, in a module of its own; its caches are removed with it, unless the user has caches already."""
 
     def __init__(self, work: Path) -> None:
         self.module = work / "module"
@@ -155,7 +155,7 @@ def _collector_sources(go: _Go) -> None:
     """
     config = BUILDER_CONFIG.read_text()
     parts = re.findall(r"^\s+- gomod: (\S+) (v\S+)$", config, re.MULTILINE)
-    versions = {module: version for module, version in parts}
+    versions = dict(parts)
     # The collector itself has the version of its parts; its configuration reader that of the providers.
     core = f"v{_field(config, 'version')}"
     versions["go.opentelemetry.io/collector/otelcol"] = core

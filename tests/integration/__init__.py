@@ -1,0 +1,1 @@
+"""Tests with the real programs of the cost views: collector, Prometheus, Jaeger, on free ports of this machine."""
