@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 INTERRUPTED = 130
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .demo import run
 
     try:
-        return run(otlp=arguments.otlp)
+        return run(otlp=arguments.otlp, load=arguments.load)
     except KeyboardInterrupt:
         print()  # the cursor is in the middle of a line
         return INTERRUPTED
@@ -55,4 +56,21 @@ def _parser() -> argparse.ArgumentParser:
         help="also export the spans and metrics over OTLP/HTTP, such as http://localhost:4318 "
         "(default: where OTEL_EXPORTER_OTLP_ENDPOINT says; not exported if neither is given)",
     )
+    demo.add_argument(
+        "--load",
+        metavar="SECONDS",
+        type=_seconds,
+        help="instead of the scenes: a service with many users for so many seconds (0: until it is stopped), exported "
+        "while it runs, so that dashboards have something to show; needs an endpoint",
+    )
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
+    return seconds

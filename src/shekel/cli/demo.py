@@ -15,11 +15,12 @@ from ..package import DISTRIBUTION, version
 _NEEDED = ("rich", "openai", "anthropic", "opentelemetry.exporter.otlp.proto.http")
 
 
-def run(*, otlp: str | None = None) -> int:
+def run(*, otlp: str | None = None, load: float | None = None) -> int:
     """Run the demo on standard output.
 
     Args:
         otlp: the base URL of an OTLP/HTTP receiver to export to; None for OTEL_EXPORTER_OTLP_ENDPOINT, if set.
+        load: run a load for so many seconds (0: until it is stopped) instead of the scenes.
 
     Returns:
         0; 1 if an export was asked for and failed; 2 if the demo cannot run here.
@@ -35,11 +36,32 @@ def run(*, otlp: str | None = None) -> int:
         print("The demo shows spans, but OTEL_SDK_DISABLED is true: unset it and run again.", file=sys.stderr)
         return 2
     try:
-        return _run(otlp)
+        return _run(otlp) if load is None else _load(otlp, load)
     except BrokenPipeError:
         # Whoever read us (`| head`) has seen enough. What is left in the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _load(otlp: str | None, seconds: float) -> int:
+    where = otlp or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not where:
+        print(
+            "A load is for dashboards, and needs to know where they get their data: "
+            "shekel demo --otlp http://localhost:4318 --load 60",
+            file=sys.stderr,
+        )
+        return 2
+    from . import load
+
+    shape = load.Shape(seconds)
+    print(
+        f"{shape.users} users, {shape.rate:g} sessions a second, "
+        f"{f'for {seconds:g} s' if seconds else 'until Ctrl+C'}; exported over OTLP/HTTP to {where}",
+        flush=True,
+    )
+    load.run(where, shape, say=lambda line: print(line, flush=True))
+    return 0
 
 
 def _run(otlp: str | None) -> int:
