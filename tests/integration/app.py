@@ -1,7 +1,7 @@
 """An app, as a process of its own: it calls models as it is told, line by line, and says what it knows it has spent.
 
-Each line on standard input is a JSON object with `do` and its arguments, each line on standard output the answer. At the
-end of the input it exits as programs do, and its providers are flushed. `python app.py both|traces|metrics`.
+Each line on standard input is a JSON object with `do` and its arguments, each line on standard output the answer. At
+the end of the input it exits as programs do, and its providers are flushed. `python app.py both|traces|metrics`.
 """
 
 from __future__ import annotations
