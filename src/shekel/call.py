@@ -121,6 +121,7 @@ class Call:
         "reader",
         "refusal",
         "request",
+        "scope",
         "span",
         "span_context",
         "started",
@@ -196,6 +197,8 @@ class Call:
         self.cut: BudgetExceededError | None = None
         self.outcome: Outcome | None = None
         self.cost: Cost | None = None
+        self.scope: Mapping[str, str] = {}
+        """Who pays: the entries of the scope that the call was made in."""
         self.span: Any = None
         self.span_context: Any = None
         self.adopted = False

@@ -15,6 +15,7 @@ def configure(
     prices: Mapping[str, Any] | None = None,
     aliases: Mapping[str, str] | None = None,
     include_usage_hosts: Iterable[str] | None = None,
+    metric_scopes: Iterable[str] | None = None,
 ) -> None:
     """Set what holds for the whole process. What is not given stays as it is.
 
@@ -26,8 +27,18 @@ def configure(
         include_usage_hosts: further hosts ("host" or "host:port") that accept `stream_options.include_usage`, such as
             a proxy of yours; without it a chat stream of theirs is charged by estimate. In the environment:
             SHEKEL_INCLUDE_USAGE_HOSTS, separated by commas.
+        metric_scopes: scope keys ("tenant.id") whose values go on `shekel.cost`, `shekel.tokens` and `shekel.calls`;
+            without it they are on spans only. Each value is a series of its own, and the OpenTelemetry SDK adds up
+            what goes beyond 2,000 series of a metric: name keys of few values. In the environment:
+            SHEKEL_METRIC_SCOPES, separated by commas.
 
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
-    the_runtime().configure(policies=policies, prices=prices, aliases=aliases, include_usage_hosts=include_usage_hosts)
+    the_runtime().configure(
+        policies=policies,
+        prices=prices,
+        aliases=aliases,
+        include_usage_hosts=include_usage_hosts,
+        metric_scopes=metric_scopes,
+    )

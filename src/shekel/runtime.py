@@ -29,7 +29,7 @@ from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
 from .settlement import Outcome
-from .telemetry.metrics import BudgetRow
+from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Runtime:
             violated=self._violated,
         )
         self.teller = Teller(self._rows, version())
+        self.teller.metric_scopes = scope_keys(os.environ.get("SHEKEL_METRIC_SCOPES", "").split(","))
         self.doors = tuple(Door(sdk, self) for sdk in SDKS)
         self._users = 0
         self._hooked = False
@@ -170,8 +171,10 @@ class Runtime:
         prices: Mapping[str, Any] | None = None,
         aliases: Mapping[str, str] | None = None,
         include_usage_hosts: Iterable[str] | None = None,
+        metric_scopes: Iterable[str] | None = None,
     ) -> None:
         """See `shekel.configure`."""
+        keys = None if metric_scopes is None else scope_keys(metric_scopes)
         if policies is not None:
             self.policies.set(policies)
             if policies and not self._policies_hold_doors:
@@ -186,6 +189,8 @@ class Runtime:
             self.prices().alias(name, target)
         if include_usage_hosts is not None:
             self.usage_hosts = frozenset(include_usage_hosts)
+        if keys is not None:
+            self.teller.metric_scopes = keys
 
     _policies_hold_doors = False
 

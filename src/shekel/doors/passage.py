@@ -104,6 +104,7 @@ class Passage:
             body=body,
         )
         self.call.told = not ctx.suppressed(self.here)
+        self.call.scope = scope.entries(self.here)
         self._body: Mapping[str, Any] | None = body
         self._native = native_tracing(client, options)
         self._native_provider = native_provider(client) if self._native else None

@@ -28,6 +28,9 @@ BudgetRow = tuple[str, float, float, float, str]
 """Budget name, spent, limit, held in USD, and the ledger's kind."""
 
 
+Scoped = tuple[tuple[str, str], ...]
+"""Entries of a call's scope that are allowed on metrics."""
+
 KEPT_SERIES = 1_000
 """How many series' attributes are kept, so that they need not be made for each call anew."""
 
@@ -49,13 +52,16 @@ class _Series:
             self.common[names.SERVER_ADDRESS] = host
             if port is not None:
                 self.common[names.SERVER_PORT] = port
-        self._more: dict[tuple[str, Any], dict[str, Any]] = {}
+        self._more: dict[tuple[str, Any, Scoped], dict[str, Any]] = {}
 
-    def plus(self, name: str, value: str | bool) -> dict[str, Any]:
-        """The common attributes and one more, of few values."""
-        known = self._more.get((name, value))
+    def plus(self, name: str, value: str | bool, scoped: Scoped = ()) -> dict[str, Any]:
+        """The common attributes and one more, of few values, and what is allowed of the scope."""
+        known = self._more.get((name, value, scoped))
         if known is None:
-            known = self._more[name, value] = {**self.common, name: value}
+            if len(self._more) >= KEPT_SERIES:
+                self._more.clear()
+            # A scope key never stands for what a call is: the attributes of the call go over it.
+            known = self._more[name, value, scoped] = {**dict(scoped), **self.common, name: value}
         return known
 
 
@@ -123,8 +129,14 @@ class Instruments:
         ):
             meter.create_observable_gauge(name, [_gauge(budgets, index + 1)], unit=names.UNIT_USD, description=text)
 
-    def record(self, call: Call, cost: Cost, context: Context | None) -> None:
-        """Record a call that has ended."""
+    def record(self, call: Call, cost: Cost, context: Context | None, scopes: tuple[str, ...] = ()) -> None:
+        """Record a call that has ended.
+
+        Args:
+            scopes: the keys of its scope that go on the counters of money, tokens and calls.
+        """
+        scope = call.scope
+        scoped: Scoped = tuple((key, scope[key]) for key in scopes if key in scope) if scopes else ()
         series = self._series_of(call)
         common = plain = series.common
         problem = call.refusal or call.cut
@@ -137,7 +149,7 @@ class Instruments:
         if call.claims:
             self._decisions.add(1, self._decision(call), context)
         if call.outcome is not None:
-            self._calls.add(1, series.plus(names.OUTCOME, call.outcome.value), context)
+            self._calls.add(1, series.plus(names.OUTCOME, call.outcome.value, scoped), context)
         if call.outcome is Outcome.REFUSED:
             return
         if call.ended is not None:
@@ -145,13 +157,13 @@ class Instruments:
         if call.first_chunk is not None:
             self._first_chunk.record(call.first_chunk - call.started, common, context)
         if cost.usage is not None:
-            self._record_tokens(series, cost.usage, context)
+            self._record_tokens(series, cost.usage, context, scoped)
         if not cost.priced:
             self._unpriced.add(1, common, context)
         elif cost.spent:
             usd = cost.spent / NANO
             self._cost.record(usd, common, context)
-            self._spend.add(usd, series.plus(names.COST_ESTIMATED, cost.estimated), context)
+            self._spend.add(usd, series.plus(names.COST_ESTIMATED, cost.estimated, scoped), context)
             usage, quote = cost.usage, cost.quote
             if usage is not None and quote is not None and usage.cache_read:
                 saved = quote.cost(replace(usage, cache_read=0, cache_read_audio=0)) - quote.cost(usage)
@@ -168,20 +180,18 @@ class Instruments:
             series = self._series[key] = _Series(*key)
         return series
 
-    def _record_tokens(self, series: _Series, usage: Usage, context: Context | None) -> None:
-        into = series.plus(names.TOKEN_TYPE, "input")
-        out = series.plus(names.TOKEN_TYPE, "output")
-        self._tokens.record(usage.input, into, context)
-        self._tokens.record(usage.output, out, context)
-        self._all_tokens.add(usage.input, into, context)
-        self._all_tokens.add(usage.output, out, context)
+    def _record_tokens(self, series: _Series, usage: Usage, context: Context | None, scoped: Scoped) -> None:
+        self._tokens.record(usage.input, series.plus(names.TOKEN_TYPE, "input"), context)
+        self._tokens.record(usage.output, series.plus(names.TOKEN_TYPE, "output"), context)
+        self._all_tokens.add(usage.input, series.plus(names.TOKEN_TYPE, "input", scoped), context)
+        self._all_tokens.add(usage.output, series.plus(names.TOKEN_TYPE, "output", scoped), context)
         for count, kind in (
             (usage.cache_read, "cache_read"),
             (usage.cache_write, "cache_creation"),
             (usage.reasoning, "reasoning"),
         ):
             if count:
-                self._all_tokens.add(count, series.plus(names.TOKEN_TYPE, kind), context)
+                self._all_tokens.add(count, series.plus(names.TOKEN_TYPE, kind, scoped), context)
 
     def _decision(self, call: Call) -> dict[str, Any]:
         attributes: dict[str, Any] = {names.DECISION: decision(call)}
@@ -200,6 +210,23 @@ class Instruments:
     def violated(self, model: str) -> None:
         """A call cost more than the bound that was stated for it."""
         self._violations.add(1, {names.REQUEST_MODEL: model})
+
+
+def scope_keys(given: Iterable[str]) -> tuple[str, ...]:
+    """Scope keys that may go on metrics, each once; empty ones are left out.
+
+    Raises:
+        ValueError: one text instead of several, or a key that is no text.
+    """
+    if isinstance(given, str):
+        raise ValueError(f"metric_scopes takes a list of scope keys: metric_scopes=[{given!r}].")
+    keys: dict[str, None] = {}
+    for key in given:
+        if not isinstance(key, str):
+            raise ValueError(f"a scope key must be a text such as 'tenant.id', not {key!r}.")
+        if key.strip():
+            keys[key.strip()] = None
+    return tuple(keys)
 
 
 def _faults(options: CallbackOptions) -> Iterable[Observation]:

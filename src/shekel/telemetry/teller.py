@@ -31,6 +31,7 @@ class Teller:
 
     def __init__(self, budgets: Callable[[], Iterable[BudgetRow]], version: str) -> None:
         self.bound = False
+        self.metric_scopes: tuple[str, ...] = ()
         self._budgets = budgets
         self._version = version
         self.tracer_provider: Any = None
@@ -96,7 +97,7 @@ class Teller:
         try:
             if self._instruments is not None and call.told:
                 context = None if span is None else trace.set_span_in_context(span, Context())
-                self._instruments.record(call, cost, context)
+                self._instruments.record(call, cost, context, self.metric_scopes)
         except Exception as error:
             faults.report("recorded metrics", error)
         finally:
