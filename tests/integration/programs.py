@@ -241,6 +241,8 @@ class Prometheus(Program):
         shutil.copytree(CONFIG / "prometheus", config)
         main = config / "prometheus.yml"
         main.write_text(re.sub(r"(scrape|evaluation)_interval: \w+", rf"\1_interval: {scrape:g}s", main.read_text()))
+        for rules in (config / "rules").glob("*.yml"):
+            rules.write_text(re.sub(r"interval: 1m\b", f"interval: {scrape:g}s", rules.read_text()))
         targets = config / "scrape.yml"
         ports = {8889: collector.prometheus_port, 8890: collector.traced_port, 8888: collector.telemetry_port}
         targets.write_text(re.sub(r":(\d{4})\b", lambda m: f":{ports[int(m[1])]}", targets.read_text()))
@@ -280,52 +282,11 @@ class Prometheus(Program):
         return float(rows[0]["value"][1]) if rows else None
 
 
-JAEGER = """
-service:
-  extensions: [jaeger_storage, jaeger_query]
-  pipelines:
-    traces:
-      receivers: [otlp]
-      exporters: [jaeger_storage_exporter]
-  telemetry:
-    metrics:
-      level: none
-extensions:
-  jaeger_query:
-    http:
-      endpoint: "127.0.0.1:{query}"
-    grpc:
-      endpoint: "127.0.0.1:{grpc}"
-    storage:
-      traces: memory
-      metrics: prometheus
-  jaeger_storage:
-    backends:
-      memory:
-        memory:
-          max_traces: 100000
-    metric_backends:
-      prometheus:
-        prometheus:
-          endpoint: "{prometheus}"
-          normalize_calls: true
-          normalize_duration: true
-receivers:
-  otlp:
-    protocols:
-      grpc:
-        endpoint: "127.0.0.1:{otlp}"
-exporters:
-  jaeger_storage_exporter:
-    trace_storage: memory
-"""
-
-
 class Jaeger(Program):
-    """Jaeger with traces in memory and Prometheus behind its Monitor.
+    """Jaeger with our configuration, and Prometheus behind its Monitor.
 
     Args:
-        folder: for its log.
+        folder: for its log and its traces.
         prometheus: URL of Prometheus; may be one that is started later.
 
     Attributes:
@@ -334,13 +295,20 @@ class Jaeger(Program):
     """
 
     def __init__(self, folder: Path, prometheus: str = "http://127.0.0.1:9") -> None:
-        self.port, grpc, otlp = free_ports(3)
+        self.port, grpc, otlp, health = free_ports(4)
         self.url = f"http://127.0.0.1:{self.port}"
         self.otlp_grpc = f"127.0.0.1:{otlp}"
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "jaeger.yaml"
-        config.write_text(JAEGER.format(query=self.port, grpc=grpc, otlp=otlp, prometheus=prometheus))
-        super().__init__("jaeger", [str(binary("jaeger")), "--config", str(config)], folder)
+        variables = {
+            "JAEGER_OTLP": str(otlp),
+            "JAEGER_UI": str(self.port),
+            "JAEGER_GRPC": str(grpc),
+            "JAEGER_HEALTH": str(health),
+            "JAEGER_DATA": str(folder / "data"),
+            "JAEGER_UI_FILE": str(CONFIG / "jaeger" / "ui-config.json"),
+            "PROMETHEUS_URL": prometheus,
+        }
+        config = CONFIG / "jaeger" / "jaeger.yaml"
+        super().__init__("jaeger", [str(binary("jaeger")), "--config", str(config)], folder, variables)
 
     def alive(self) -> bool:
         """Its API answers, and it takes traces."""

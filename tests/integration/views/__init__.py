@@ -1,0 +1,1 @@
+"""Grafana's dashboards, Jaeger and compose, against the real programs with the data of one known run."""
