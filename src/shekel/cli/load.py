@@ -22,7 +22,6 @@ import httpx2
 import openai
 from opentelemetry.trace import SpanKind, Tracer
 
-from ..budgets.budget import Budget
 from ..budgets.errors import BudgetExceededError
 from ..budgets.making import budget
 from ..budgets.policy import per
@@ -61,12 +60,14 @@ class Tally:
         sessions: how many requests of users, and runs of the agent.
         ended: calls by how they ended for the program: "answered", "left", "refused", "cut", "failed".
         spent_usd: what the budget around everything has spent, by Shekel's count.
+        by_model: the same by model.
         billed_usd: what the stand-in bills.
     """
 
     sessions: int
     ended: dict[str, int]
     spent_usd: float
+    by_model: dict[str, float]
     billed_usd: Decimal
 
 
@@ -248,7 +249,13 @@ class _Service:
         return ended in ("answered", "left")
 
     def _tally(self) -> Tally:
-        return Tally(self._sessions, dict(self._ended), _spent(self._whole), self._provider.bill.usd)
+        return Tally(
+            self._sessions,
+            dict(self._ended),
+            self._whole.spent,
+            {model: row["cost"] for model, row in self._whole.summary_data()["by_model"].items()},
+            self._provider.bill.usd,
+        )
 
 
 class _Replies:
@@ -269,10 +276,6 @@ class _Replies:
             delay=self._random.uniform(0.02, 0.3),
             pace=self._pace,
         )
-
-
-def _spent(whole: Budget) -> float:
-    return float(whole.spent)
 
 
 def _line(tally: Tally) -> str:

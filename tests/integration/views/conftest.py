@@ -1,7 +1,8 @@
-"""A stack of its own with the data of one known run: the example load, a service that sends only spans, and oddities."""
+"""A stack of its own with the data of one known run: the example load, a service that sends only spans, oddities."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -160,8 +161,6 @@ def _wait_until_told(done: Run) -> None:
 
 def spans_of(jaeger: ConfiguredJaeger, service: str, **tags: str) -> list[dict[str, Any]]:
     """The calls of a service in Jaeger, as attribute → value; with tags, as its search finds them."""
-    import json
-
     query = {"service": service, "limit": "1500", "lookback": "1h"}
     if tags:
         query["tags"] = json.dumps(tags)
