@@ -26,7 +26,8 @@ from ..settlement import Cost, Outcome
 from ..telemetry import names
 from .arguments import fallback_of, price_of, share
 from .claims import Claim
-from .limits import NANO, Limit, Mode, as_limit, as_mode
+from .keywords import as_limit
+from .limits import NANO, Limit, Mode, as_mode
 
 KEPT_CALLS = 1_000
 """How many of its last calls a budget keeps for `summary_data`; totals go on."""
@@ -274,7 +275,7 @@ class Budget:
 
     def claim(self, now: float) -> Claim:
         """What a call at the Unix time `now` is charged to."""
-        window, resets_at = (None, None) if self._limit is None else self._limit.window(now)
+        window, resets_at = (None, None) if self._limit is None else self._limit.place(now)
         return Claim(
             meter=self._meter(window),
             limit=None if self._limit is None else self._limit.nano,
@@ -331,7 +332,7 @@ class Budget:
         """Warn if the threshold is passed. Called outside any lock, after the ledger has settled."""
         if self._warn_at is None or self._limit is None:
             return
-        window, _ = self._limit.window(call.started_wall)
+        window, _ = self._limit.place(call.started_wall)
         settled = ledger().read(self._meter(window)).settled
         if settled < self._warn_at * self._limit.nano:
             return
@@ -362,8 +363,8 @@ class Budget:
         return self._residual + sum(call.exposed(index) for call, index in list(self._open.values()))
 
     def _meter(self, window: str | None = None) -> Any:
-        if window is None and self._limit is not None and self._limit.period is not None:
-            window, _ = self._limit.window(time.time())
+        if window is None and self._limit is not None and self._limit.window is not None:
+            window, _ = self._limit.place(time.time())
         meter = self._meters.get(window)
         if meter is None:
             meter = self._meters.setdefault(window, _Meter(f"{self._base_meter.label} {window}"))

@@ -1,28 +1,28 @@
-"""Limits: what a budget allows, and in which window. Parsing, checking and the calendar; no meters, no calls.
+"""Limits: how much a budget allows of what, in which window, for which models. Facts and their checks; no meters.
 
-A calendar period has a key (its first day in UTC); a call's hold and its settlement stay in the period in which it was
-admitted, because the key is part of the meter's name.
+An amount is a whole number: of nano-dollars, calls or tokens. A period's key is part of the meter's name, so a call's
+hold and its settlement stay in the period in which it was admitted.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-NANO = 1_000_000_000
+from .windows import FOREVER, Calendar, Session, Sliding, Span, Window
+
+NANO: Final = 1_000_000_000
 """Nano-dollars in a dollar."""
 
-_SPEC = re.compile(r"\s*\$\s*(?P<amount>[0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*(?:(?:/|per\b)\s*(?P<period>\S+))?\s*\Z")
-_PERIODS = {
-    "day": "day", "d": "day", "daily": "day",
-    "week": "week", "w": "week",
-    "month": "month", "mo": "month",
-}  # fmt: skip
+MOST: Final = 2**63 - 1
+"""The greatest amount: a ledger may keep it in 64 bits. Some nine billion dollars."""
+
+EXACT = Context(prec=100, rounding=ROUND_DOWN)
+"""Not the program's own context, which may round as it likes."""
 
 
 class Mode(StrEnum):
@@ -38,97 +38,166 @@ class Mode(StrEnum):
     EXPECTED = "expected"
 
 
+class Unit(StrEnum):
+    """What a limit counts. TOKENS are input and output together."""
+
+    USD = "usd"
+    CALLS = "calls"
+    INPUT = "input_tokens"
+    OUTPUT = "output_tokens"
+    TOKENS = "tokens"
+    TOOL_CALLS = "tool_calls"
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self in (Unit.INPUT, Unit.OUTPUT, Unit.TOKENS)
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An amount of money, in all or per calendar period.
+    """The most of something that a budget allows. `str()` gives its spec.
 
     Attributes:
-        nano: the most that may be spent, in nano-dollars.
-        period: "day", "week" (from Monday) or "month", in UTC; None for a limit in all.
+        amount: in nano-dollars, calls or tokens; above 0.
+        unit: what is counted.
+        window: over which time; None for all time.
+        model: only calls to this model count, or to those that match it, such as "gpt-4o*"; None for every model.
+        text: how the user wrote it.
+
+    Raises:
+        ValueError: a field that makes no sense.
     """
 
-    nano: int
-    period: str | None = None
+    amount: int
+    unit: Unit = Unit.USD
+    window: Window | None = None
+    model: str | None = None
+    text: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.amount, bool) or not isinstance(self.amount, int) or not 0 < self.amount <= MOST:
+            raise ValueError(f"the amount of a limit must be a whole number above 0, not {shown(self.amount)}.")
+        if not isinstance(self.unit, Unit):
+            raise ValueError(f"the unit of a limit must be a Unit, not {shown(self.unit)}.")
+        if self.window is not None and not isinstance(self.window, (Sliding, Calendar, Session)):
+            raise ValueError(f"the window of a limit must be Sliding, Calendar or Session, not {shown(self.window)}.")
+        if self.model is not None:
+            check_model(self.model)
+            if self.unit is Unit.TOOL_CALLS:
+                raise ValueError(f"tool calls have no model such as {self.model!r}: leave it out.")
+
+    @property
+    def nano(self) -> int:
+        """The amount of a limit in USD, in nano-dollars."""
+        return self.amount
 
     @property
     def usd(self) -> float:
-        return self.nano / NANO
+        """The amount of a limit in USD."""
+        return self.amount / NANO
 
-    def window(self, now: float) -> tuple[str | None, float | None]:
-        """The key of the period that holds the Unix time `now`, and the Unix time at which it ends."""
-        period = self.period
-        if period is None:
-            return None, None
-        known = _windows.get(period)
-        if known is None or not known[0] <= now < known[2]:
-            known = _windows[period] = _window(period, now)
-        return known[1], known[2]
+    def place(self, now: float) -> Span:
+        """Where the Unix time `now` lies in its window."""
+        return FOREVER if self.window is None else self.window.at(now)
+
+    def __str__(self) -> str:
+        return format_limit(self)
 
 
-_windows: dict[str, tuple[float, str, float]] = {}
-"""The last window of each period that was asked for: its start, its key and its end. Every call asks for one."""
+def format_limit(limit: Limit) -> str:
+    """The spec of a limit, in the one form that equal limits share; `parse_spec` reads it back."""
+    text = _amount(limit.amount, limit.unit)
+    if limit.window is not None:
+        text += f"/{limit.window.word}"
+    if limit.model is not None:
+        text += f" on {limit.model}"
+    return text if limit.window is None else text + limit.window.options
 
 
-def _window(period: str, now: float) -> tuple[float, str, float]:
-    start = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "day":
-        end = start + timedelta(days=1)
-    elif period == "week":
-        start -= timedelta(days=start.weekday())
-        end = start + timedelta(days=7)
-    else:
-        start = start.replace(day=1)
-        end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-    return start.timestamp(), f"{period}:{start:%Y-%m-%d}", end.timestamp()
+def _amount(amount: int, unit: Unit) -> str:
+    if unit is Unit.USD:
+        dollars, rest = divmod(amount, NANO)
+        return f"${dollars}" if not rest else f"${dollars}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
+    name = unit.replace("_", " ")
+    if unit.counts_tokens:
+        for scale, letter in ((1_000_000, "M"), (1_000, "k")):
+            if amount % scale == 0:
+                return f"{amount // scale}{letter} {name}"
+    return f"{amount} {name.removesuffix('s') if amount == 1 else name}"
 
 
-def parse_limit(spec: str) -> Limit:
-    """The limit that a spec such as "$5", "$0.50/day" or "$20/month" says.
+def agree(limits: Iterable[Limit], field: str) -> tuple[Limit, ...]:
+    """The limits, if no two of them limit the same.
 
     Raises:
-        ValueError: the text is no spec; the message names the offending part.
+        ValueError: two do; the message names both.
     """
-    match = _SPEC.match(spec)
-    if match is None:
-        raise ValueError(f"{spec!r} is no limit: write an amount and maybe a period, such as '$5' or '$5/day'.")
-    period = None
-    if (word := match["period"]) is not None:
-        period = _PERIODS.get(word.lower())
-        if period is None:
-            raise ValueError(f"{word!r} in {spec!r} is no period: use day, week or month.")
-    return Limit(money(match["amount"].replace(",", "").replace("_", ""), "the amount"), period)
+    seen: dict[tuple[Unit, Window | None, str | None], Limit] = {}
+    for limit in limits:
+        other = seen.setdefault((limit.unit, limit.window, limit.model), limit)
+        if other is not limit:
+            how = "says twice" if other.amount == limit.amount else "contradicts itself:"
+            raise ValueError(
+                f"{field} {how} {written(other)!r} and {written(limit)!r} limit the same: keep one of them."
+            )
+    return tuple(seen.values())
 
 
-def as_limit(value: Any, field: str) -> Limit:
-    """A limit from what a caller gave: a number of USD, or a spec."""
-    if isinstance(value, Limit):
-        return value
-    if isinstance(value, str) and value.strip().startswith("$"):
-        return parse_limit(value)
-    return Limit(money(value, field))
+def written(limit: Limit) -> str:
+    return limit.text or str(limit)
 
 
 def money(value: Any, field: str) -> int:
     """USD as nano-dollars, rounded down (a limit never grows by rounding).
 
     Raises:
-        ValueError: not a number, not finite, zero or negative, or below a nano-dollar.
+        ValueError: not a number, not finite, zero or negative, below a nano-dollar or too large.
     """
     remedy = "give an amount in USD above 0, such as 5 or 0.25"
+    wrong = f"{field} must be an amount in USD, not {shown(value)}: {remedy}."
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
-        raise ValueError(f"{field} must be an amount in USD, not {value!r}: {remedy}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{field} must be finite, not {value!r}: {remedy}; leave it out for no limit.")
+        raise ValueError(wrong)
     try:
-        amount = Decimal(str(value).strip())
+        amount = Decimal(value if isinstance(value, int) else str(value).strip())
     except InvalidOperation:
-        raise ValueError(f"{field} must be an amount in USD, not {value!r}: {remedy}.") from None
+        raise ValueError(wrong) from None
     if not amount.is_finite():
-        raise ValueError(f"{field} must be finite, not {value!r}: {remedy}; leave it out for no limit.")
-    nano = int(amount * NANO)
-    if nano <= 0:
-        raise ValueError(f"{field} must be above 0, not {value!r}: {remedy}; leave it out for no limit.")
+        raise ValueError(f"{field} must be finite, not {shown(value)}: {remedy}; leave it out for no limit.")
+    if amount <= 0:
+        raise ValueError(f"{field} must be above 0, not {shown(value)}: {remedy}; leave it out for no limit.")
+    if amount > MOST // NANO:
+        raise ValueError(f"{field} is too large with {shown(value)}: {remedy}; leave it out for no limit.")
+    nano = int(EXACT.multiply(amount, NANO))
+    if not nano:
+        raise ValueError(f"{field} is below a nano-dollar with {shown(value)}: {remedy}.")
     return nano
+
+
+def count(value: Any, field: str, unit: Unit) -> int:
+    """A number of calls or tokens.
+
+    Raises:
+        ValueError: not a whole number above 0, or too large.
+    """
+    what = unit.replace("_", " ")
+    remedy = f"give a whole number of {what} above 0, such as {100_000 if unit.counts_tokens else 100}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{field} must be a number of {what}, not {shown(value)}: {remedy}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{field} must be finite, not {shown(value)}: {remedy}; leave it out for no limit.")
+    if value <= 0:
+        raise ValueError(f"{field} must be above 0, not {shown(value)}: {remedy}; leave it out for no limit.")
+    if value != int(value):
+        raise ValueError(f"{field} must be whole, not {shown(value)}: {remedy}.")
+    if value > MOST:
+        raise ValueError(f"{field} is too large with {shown(value)}: {remedy}; leave it out for no limit.")
+    return int(value)
+
+
+def check_model(name: Any) -> None:
+    """Raises ValueError if that cannot be the name of a model, or a pattern for names."""
+    if not isinstance(name, str) or not name or any(sign.isspace() or sign in "=\"'" for sign in name):
+        raise ValueError(f"a model must be a name or a pattern such as 'gpt-4o*', without spaces, not {shown(name)}.")
 
 
 def as_mode(value: Any) -> Mode:
@@ -136,4 +205,14 @@ def as_mode(value: Any) -> Mode:
     try:
         return Mode(value)
     except ValueError:
-        raise ValueError(f"mode must be 'sliced', 'strict' or 'expected', not {value!r}.") from None
+        raise ValueError(f"mode must be 'sliced', 'strict' or 'expected', not {shown(value)}.") from None
+
+
+def shown(value: Any) -> str:
+    """What a message shows of a value: on one line, and not all of a long one."""
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses to write very long integers; a class may refuse anything
+        return f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -13,7 +13,8 @@ from typing import Any
 from opentelemetry.context import Context
 
 from .claims import Claim
-from .limits import Limit, Mode, as_limit, as_mode
+from .keywords import as_limit
+from .limits import Limit, Mode, as_mode
 from .scope import entries
 
 _numbers = itertools.count(1)
@@ -43,7 +44,7 @@ class Policy:
         values = tuple(scope.get(key) for key in self.keys)
         if None in values:
             return None
-        window, resets_at = self.limit.window(now)
+        window, resets_at = self.limit.place(now)
         return Claim(
             meter=("policy", self.number, values, window),
             limit=self.limit.nano,
