@@ -144,3 +144,11 @@ class Endpoint(Protocol):
     def with_cap(self, body: Mapping[str, Any], cap: int) -> dict[str, Any]:
         """A copy of the body whose output is capped at `cap` tokens per choice."""
         ...
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ADAPTER_REGISTRY", "ProviderAdapter"):  # the vocabulary keeps them here
+        from .. import vocabulary
+
+        return getattr(vocabulary, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

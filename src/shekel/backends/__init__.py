@@ -1,0 +1,1 @@
+"""Where the vocabulary keeps ledgers that processes share."""

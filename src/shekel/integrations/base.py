@@ -1,0 +1,7 @@
+"""`ObservabilityAdapter`, at the place where the vocabulary keeps it."""
+
+from __future__ import annotations
+
+from ..vocabulary import ObservabilityAdapter
+
+__all__ = ["ObservabilityAdapter"]
