@@ -7,7 +7,6 @@ says. It knows no SDK, no HTTP and no spans. All meters of a call take their hol
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
@@ -169,7 +168,7 @@ class Gate:
                 assert need.strict_base is not None
                 call.upper = need.strict_base + cap * need.strict_rate
                 call.held_lines = [
-                    replace(line, base=line.base + cap * line.rate, rate=0) if claim.mode is Mode.STRICT else line
+                    line._replace(base=line.base + cap * line.rate, rate=0) if claim.mode is Mode.STRICT else line
                     for claim, line in zip(call.claims, lines, strict=True)
                 ]
         return answer

@@ -6,7 +6,6 @@ call), `strict` the most that the call can cost, `expected` what it will probabl
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..ledgers.base import Line
@@ -107,6 +106,6 @@ def with_failed(call: Call, lines: list[Line]) -> list[Line]:
     if not call.failed_spent:
         return lines
     return [
-        line if claim.mode is Mode.STRICT else replace(line, base=line.base + call.failed_spent)
+        line if claim.mode is Mode.STRICT else line._replace(base=line.base + call.failed_spent)
         for claim, line in zip(call.claims, lines, strict=True)
     ]

@@ -1,28 +1,41 @@
 """The ledger protocol: where spending is kept, and the one place that decides whether a call may spend.
 
 Theory of operation. A ledger knows meters and integers, nothing else: no budgets, models, prices, clocks or SDKs.
-Money is in nano-dollars, tokens and calls are counts. A meter has `settled` (spent) and `held` (promised to open
-calls). A call holds on several meters at once, all or none, and ends in exactly one of SETTLED and RELEASED:
+Money is in nano-dollars, tokens and calls are counts, time is in microseconds since the epoch and is passed in. A meter
+has `settled` (spent) and `held` (promised to open calls). A call holds on several meters at once, all or none, and ends
+in exactly one of SETTLED and RELEASED:
 
     (none) → HELD → SETTLED | RELEASED
     (none) → RELEASED          a tombstone: a late `admit` of that id meets it
 
 `admit`, `extend`, `settle` and `release` are each one atomic step over all meters of the call, idempotent by call id,
 and name absolute totals, so that a repetition changes nothing. No lock is held over anything but arithmetic.
+
+A meter forgets by the window that the first line names it with, for as long as it lives:
+
+    window = 0              never.
+    window > 0, slides      what was settled longer ago than `window` is out. It is counted in 64 slots: never less than
+                            an exact window of that length would count, never more than an exact one of 65/64 of it.
+                            A settlement is stamped when it settles, a correction keeps that stamp, open holds count.
+    window > 0, no slides   once nothing is held and nothing was admitted or ended for `window`, and not before `until`,
+                            the meter starts anew at zero (a session's idle time; a calendar period that is past). What
+                            is corrected on it after that is dropped and counted (`dropped`).
+
+A shadow group (the lines of a budget that only tells what it would have done) never votes on the grant: it takes its
+holds where all of its lines fit, and is left out, and named, where they do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Meter = Hashable
 """The name of a meter. In memory any hashable object; a shared ledger uses strings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """What a call asks of one meter: `base + g × rate`, for a grant of g output tokens.
 
     Attributes:
@@ -30,16 +43,24 @@ class Line:
         limit: the most that `settled + held` may reach; None for a meter that only tracks and never refuses.
         base: what the call needs whatever it generates (nano-dollars, tokens or calls; at least 0).
         rate: what each further output token needs, in the same unit (at least 0).
+        window: how long the meter remembers, in microseconds; 0: for ever.
+        slides: whether amounts slide out one by one (True), or the meter starts anew when idle for `window` (False).
+        shadow: the group that the line belongs to, if it never votes: all lines of a group hold, or none.
+        until: microseconds since the epoch before which a meter that does not slide never starts anew: the end of its
+            calendar period, so that a month in which nobody calls for three days is still the same month.
     """
 
     meter: Meter
     limit: int | None
     base: int
     rate: int = 0
+    window: int = 0
+    slides: bool = False
+    shadow: Hashable | None = None
+    until: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """What a meter shows: spent, promised, and how many calls hold something on it."""
 
     settled: int = 0
@@ -47,11 +68,17 @@ class Balance:
     holds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The call holds. `tokens` is how many output tokens it may generate in all, need ≤ tokens ≤ want."""
+class Grant(NamedTuple):
+    """The call holds.
+
+    Attributes:
+        tokens: how many output tokens it may generate in all, need ≤ tokens ≤ want.
+        left_out: the shadow groups that do not fit: they hold nothing for an admission, and what they held before for
+            an extension.
+    """
 
     tokens: int
+    left_out: tuple[Hashable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,53 +89,74 @@ class Refusal:
         line: the line that lacks the most room for `need`.
         balance: that meter, before the call.
         asked: what the line would have needed, base + need × rate.
+        frees_at: microseconds since the epoch at which enough of that meter will have slid out, at the earliest and if
+            the open calls cost what they hold. None where waiting does not help, and for a meter that does not slide.
     """
 
     line: Line
     balance: Balance
     asked: int
+    frees_at: int | None = None
 
 
 class Ledger(Protocol):
-    """Where meters live."""
+    """Where meters live.
+
+    `now` is the time of a step, in microseconds since the epoch. It may be left out where no meter has a window. A
+    meter's time does not go back: an earlier `now` counts as that of its last step.
+    """
 
     kind: str
     """"memory", "sqlite", "redis": an attribute of what is told."""
 
-    def admit(self, call: str, need: int, want: int, lines: Sequence[Line]) -> Grant | Refusal:
+    dropped: int
+    """Corrections that came after their meter had started anew, and changed nothing."""
+
+    def admit(
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+    ) -> Grant | Refusal:
         """Take a hold for a call on all its meters, or on none.
 
         Grants the largest g with need ≤ g ≤ want for which `settled + held + base + g × rate ≤ limit` on every line
-        with a limit; each meter then holds `base + g × rate`. Refuses if and only if even g = need does not fit.
+        that has a limit and is in no shadow group; each meter then holds `base + g × rate`. Refuses if and only if even
+        g = need does not fit. With `force` the hold is taken at `need` even where that does not fit, by shadow groups
+        too: so is charged what is not asked for beforehand.
 
         A call id that already holds gets its old grant again; one that was settled or released gets Grant(0) with
         nothing held.
         """
         ...
 
-    def extend(self, call: str, need: int, want: int, lines: Sequence[Line], *, force: bool = False) -> Grant | Refusal:
+    def extend(
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+    ) -> Grant | Refusal:
         """Raise the hold of an open call to the totals named (never below what it holds now).
 
         `need`, `want`, `base` and `rate` are totals since admission, as if the call were admitted anew in place of
         its present hold. A refusal leaves the present hold untouched. With `force` the hold is taken at `need` even
-        where it does not fit. A call that is not open gets Grant(0) with nothing held.
+        where it does not fit, by the shadow groups that hold something too. A call that is not open gets Grant(0) with
+        nothing held.
         """
         ...
 
-    def settle(self, call: str, amounts: Mapping[Meter, int]) -> None:
+    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
         """End a call: its hold goes, and `amounts` are added to the meters' `settled`.
 
         For a call already settled this is a correction: its former amounts are replaced. For a call that was never
         admitted (a charge without a hold), or was released, it is a plain charge.
+
+        A meter that no line has named yet has no window, and keeps what it is charged until the first line gives it
+        one; that then counts as settled at the last of these charges. Charge a meter with a window by
+        `admit(force=True)` and `settle`.
         """
         ...
 
-    def release(self, call: str) -> None:
+    def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. Releasing an unknown id leaves a tombstone that a late `admit` meets."""
         ...
 
-    def read(self, meter: Meter) -> Balance:
-        """What a meter shows now. An unknown meter shows zeros."""
+    def read(self, meter: Meter, now: int = 0) -> Balance:
+        """What a meter shows now; nothing changes by looking. An unknown meter shows zeros."""
         ...
 
     def reset(self, meter: Meter) -> None:

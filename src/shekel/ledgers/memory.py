@@ -62,6 +62,7 @@ class MemoryLedger:
     kind = "memory"
 
     def __init__(self, *, remember: int = REMEMBERED) -> None:
+        self.dropped = 0
         self._lock = threading.Lock()
         self._remember = remember
         self._cells: dict[Meter, _Cell] = {}
@@ -74,7 +75,9 @@ class MemoryLedger:
         """How many meters are live."""
         return len(self._cells)
 
-    def admit(self, call: str, need: int, want: int, lines: Sequence[Line]) -> Grant | Refusal:
+    def admit(
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+    ) -> Grant | Refusal:
         """Take a hold for a call on all its meters, or on none. A `want` below `need` counts as `need`."""
         with self._lock:
             present = self._open.get(call)
@@ -82,9 +85,11 @@ class MemoryLedger:
                 return Grant(present[0])
             if call in self._released or call in self._settled:
                 return _NOTHING
-            return self._take(call, need, want, lines, (0, {}), False)
+            return self._take(call, need, want, lines, (0, {}), force)
 
-    def extend(self, call: str, need: int, want: int, lines: Sequence[Line], *, force: bool = False) -> Grant | Refusal:
+    def extend(
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+    ) -> Grant | Refusal:
         """Raise the hold of an open call to the totals named. A refusal's `balance` leaves this call's own hold out."""
         with self._lock:
             present = self._open.get(call)
@@ -92,7 +97,7 @@ class MemoryLedger:
                 return _NOTHING
             return self._take(call, need, want, lines, present, force)
 
-    def settle(self, call: str, amounts: Mapping[Meter, int]) -> None:
+    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
         """End a call with a charge, correct the charge of one that ended, or charge without a hold."""
         with self._lock:
             cells = self._cells
@@ -138,7 +143,7 @@ class MemoryLedger:
                     if not cell.settled:
                         self._drop_if_idle(row[0], cell)
 
-    def release(self, call: str) -> None:
+    def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. One that is already settled stays so."""
         with self._lock:
             if call in self._settled:
@@ -156,7 +161,7 @@ class MemoryLedger:
             while len(self._released) > self._remember:
                 self._released.popitem(last=False)
 
-    def read(self, meter: Meter) -> Balance:
+    def read(self, meter: Meter, now: int = 0) -> Balance:
         """What a meter shows now. An unknown meter shows zeros."""
         with self._lock:
             cell = self._cells.get(meter)
