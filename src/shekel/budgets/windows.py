@@ -32,9 +32,6 @@ IDLE: Final = 1800.0
 _MICRO = 1_000_000
 _DAYS = {"day": 1, "week": 7}
 _MONTHS = {"month": 1, "year": 12}
-_LONGEST_DAYS = {"hour": 1, "day": 2, "week": 8, "month": 32, "year": 367}
-"""With a day to spare for clocks that are set."""
-
 _UNITS = {
     "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,
     "m": 60, "min": 60, "mins": 60, "minute": 60, "minutes": 60,
@@ -43,7 +40,7 @@ _UNITS = {
     "w": 7 * DAY, "week": 7 * DAY, "weeks": 7 * DAY,
 }  # fmt: skip
 
-PERIODS: Final = tuple(_LONGEST_DAYS)
+PERIODS: Final = ("hour", "day", "week", "month", "year")
 
 
 class Span(NamedTuple):
@@ -56,6 +53,11 @@ class Span(NamedTuple):
 
     key: str | None
     ends: float | None
+
+    @property
+    def until(self) -> int:
+        """`ends` as a ledger takes it, in microseconds; 0 for None."""
+        return 0 if self.ends is None else int(self.ends) * _MICRO
 
 
 FOREVER: Final = Span(None, None)
@@ -173,9 +175,9 @@ class Calendar:
 
     @property
     def length_us(self) -> int:
-        """How long its meter is kept while nothing happens: a whole period, so that a quiet week does not empty the
-        month, and then 48 hours."""
-        return (_LONGEST_DAYS[self.period] * DAY + KEPT) * _MICRO
+        """How long its meter is kept while nothing happens: 48 hours, but not before `Span.until`, else three quiet
+        days would empty the month."""
+        return KEPT * _MICRO
 
     @property
     def slides(self) -> bool:
