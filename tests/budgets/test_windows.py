@@ -84,16 +84,16 @@ class TestCalendar:
         keys = []
         for begin, end in pairwise(sorted(set(edges))):
             spans = {window.at(now) for now in (begin, begin + 0.25, (begin + end) / 2, end - 1, end - 0.000001)}
+            spans |= {Calendar(period, zone, anchor).at(now) for now in (begin, begin + 90, (begin + end) / 2, end - 1)}
             assert len(spans) == 1, (zone, period, datetime.fromtimestamp(begin, UTC))
             span = spans.pop()
             assert span.ends == end
             assert span.until == end * 1_000_000
-            assert Calendar(period, zone, anchor).at((begin + end) / 2) == span
             keys.append(span.key)
         assert len(keys) == len(set(keys))
         assert None not in keys
 
-    @pytest.mark.parametrize(("zone", "first", "last", "step"), WALKS[:9], ids=[walk[0] for walk in WALKS[:9]])
+    @pytest.mark.parametrize(("zone", "first", "last", "step"), WALKS, ids=[walk[0] for walk in WALKS])
     def test_hours_are_those_of_the_clock_on_the_wall(self, zone: str, first: int, last: int, step: int) -> None:
         wall = ZoneInfo(zone)
         window = Calendar("hour", zone)
@@ -108,7 +108,7 @@ class TestCalendar:
             offset = shown.utcoffset()
         spans = [window.at(begin) for begin in edges[:-1]]
         assert [span.ends for span in spans] == edges[1:]
-        assert [window.at(after - 0.000001) for after in edges[1:]] == spans
+        assert [window.at(after - 0.000001) for after in reversed(edges[1:])] == spans[::-1]
         assert len({span.key for span in spans}) == len(spans)
 
     @given(
@@ -219,9 +219,8 @@ class TestCalendar:
         assert window.at(clock()) == began
 
     def test_a_clock_that_is_set_back_over_midnight_does_not_bring_yesterday_back(self) -> None:
-        window = Calendar("day", "America/St_Johns")
         midnight = seconds(2006, 10, 29, 2, 30)
-        keys = [window.at(midnight + 60 * minute).key for minute in range(-1, 62)]
+        keys = [Calendar("day", "America/St_Johns").at(midnight + 60 * minute).key for minute in range(-1, 62)]
         assert keys == ["day:2006-10-28@America/St_Johns"] + 62 * ["day:2006-10-29@America/St_Johns"]
 
     def test_it_pickles_and_compares_by_what_it_says(self) -> None:

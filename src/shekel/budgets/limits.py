@@ -213,6 +213,6 @@ def shown(value: Any) -> str:
     try:
         text = repr(value)
     except Exception:  # Python refuses to write very long integers; a class may refuse anything
-        return f"a {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -32,7 +32,7 @@ _CALENDAR = {
 _HOURS = ("hr", "h", "hour", "hourly")
 _PERIOD_NAMES = dict.fromkeys(("s", "30s", "min", "5min", "hr", "24h", "day", "week", "month", "session"))
 
-_AMOUNT = re.compile(r"(?P<dollar>\$?)\s*(?P<number>[0-9.,_]*[0-9][0-9.,_]*)(?P<scale>(?:[kmb](?![a-z_]))?)", re.I)
+_AMOUNT = re.compile(r"(?P<dollar>\$?)\s*(?P<number>[0-9.,_]*[0-9][0-9._]*)(?P<scale>(?:[kmb](?![a-z_]))?)", re.I)
 _NUMBER = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?|[0-9][0-9_]*(\.[0-9]*)?|\.[0-9]+")
 _LETTERS = r"[A-Za-z][A-Za-z_-]*(?![\w=-])"
 _UNIT_WORDS = re.compile(rf"\s*(?P<first>{_LETTERS})(?:[ \t]+(?P<second>{_LETTERS}))?")
@@ -237,6 +237,8 @@ class Reader:
             self.wrong(said, "has no fixed length: write days, such as /30d, or one month, such as /month.")
         elif name == "session":
             self.wrong(said, "is no period: write session without a number.")
+        if "/" in said:
+            self.wrong(said, "is more than one period: give one, and another limit after ' + '.")
         seconds = duration(count or "1", word)
         if seconds is None:
             self.wrong(said, f"is no period: {nearest(word, _PERIOD_NAMES)}")
