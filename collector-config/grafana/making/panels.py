@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    GridPos,
     Threshold,
     ThresholdsMode,
     VariableHide,
@@ -183,10 +184,15 @@ def dashboard(uid: str, title: str, description: str, variables: list[Any]) -> D
 
 
 def filled(made: Dashboard, *panels: Any) -> Dashboard:
-    """A dashboard with these panels and rows, in their order."""
+    """A dashboard with these panels and rows in their order, from left to right, each line as high as its highest."""
+    x = y = high = 0
     for number, panel in enumerate(panels, 1):
-        panel = panel.id(number)
+        box = (24, 1) if isinstance(panel, Row) else (panel.build().grid_pos.w, panel.build().grid_pos.h)
+        if x + box[0] > 24:
+            x, y, high = 0, y + high, 0
+        panel = panel.id(number).grid_pos(GridPos(h=box[1], w=box[0], x=x, y=y))
         made = made.with_row(panel) if isinstance(panel, Row) else made.with_panel(panel)
+        x, high = x + box[0], max(high, box[1])
     return made
 
 

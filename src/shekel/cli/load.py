@@ -34,8 +34,8 @@ from .exporting import Exporting
 BIG, SMALL, CLAUDE = "gpt-4.1", "gpt-4.1-mini", "claude-haiku-4-5"
 TENANTS = ("acme", "globex", "initech")
 
-APP_LIMIT = "$25/day"
-USER_LIMIT = "$0.05/day"
+APP_LIMIT = "$500/day"
+USER_LIMIT = "$5/day"
 AGENT_LIMIT = 0.02
 """What one run of the agent may cost, in USD."""
 
@@ -218,7 +218,7 @@ class _Service:
         """One run of an agent that reads its own answers, until its budget stops it."""
         self._agent = budget(AGENT_LIMIT, name="agent")
         with (
-            scope(user_id="agent", session_id=f"s-{self._sessions:06}", tenant_id=TENANTS[0]),
+            scope(session_id=f"s-{self._sessions:06}", tenant_id=TENANTS[0]),
             self._tracer.start_as_current_span("agent", kind=SpanKind.SERVER),
         ):
             async with self._agent:

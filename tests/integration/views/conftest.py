@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import openai
 import pytest
 
 import shekel
-from shekel import ShekelInstrumentor, budget, faults
+from shekel import BudgetExceededError, ShekelInstrumentor, budget, faults
 from shekel.cli.exporting import Exporting
 from shekel.cli.load import Shape, Tally, run
 from shekel.testing import FakeProvider, Reply
@@ -99,7 +100,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         collector = running.enter_context(
             Collector(folder / "collector", jaeger.otlp_grpc, SHEKEL_METRIC_SCOPES="tenant.id")
         )
-        prometheus = running.enter_context(Prometheus(folder / "prometheus", collector, port=port))
+        prometheus = Prometheus(folder / "prometheus", collector, port=port)
+        # Burn and time left are sums over minutes: the rules run every minute here, as they are written.
+        shutil.copytree(CONFIG / "prometheus" / "rules", prometheus.folder / "config" / "rules", dirs_exist_ok=True)
+        running.enter_context(prometheus)
         began = time.time()
         spans_only = _spans_only(collector)
         odd = _odd(collector)
@@ -118,7 +122,7 @@ def _spans_only(collector: Collector) -> float:
 
 
 def _odd(collector: Collector) -> float:
-    """What should be rare, each once: no price, a fallback, a bound that is broken, a fault of Shekel's own."""
+    """What should be rare, each once: no price, a fallback, a refusal, a broken bound, a fault of Shekel's own."""
     instrumentor = ShekelInstrumentor()
     with mock.patch.dict(os.environ, {"OTEL_SERVICE_NAME": "odd"}):
         telemetry = Exporting(collector.otlp_http)
@@ -134,6 +138,8 @@ def _odd(collector: Collector) -> float:
                 with budget(0.01, name="bounded", mode="strict"):
                     provider.reply(Reply(input_tokens=100_000))
                     create(model="gpt-4o-mini", messages=MESSAGES, max_tokens=50)
+                with budget(0.000001, name="penny"), suppress(BudgetExceededError):
+                    create(model="gpt-4o-mini", messages=MESSAGES, max_tokens=50)
             faults.report("made a fault for a test", RuntimeError("on purpose"))
             return everything.spent
         finally:
@@ -142,7 +148,7 @@ def _odd(collector: Collector) -> float:
 
 def _wait_until_told(done: Run) -> None:
     """Wait until Prometheus and Jaeger have it all: here it is only said how much, not what the views must show."""
-    services = {"assistant": sum(done.load.ended.values()), "worker": 20, "odd": 4}
+    services = {"assistant": sum(done.load.ended.values()), "worker": 20, "odd": 5}
 
     def traced() -> list[dict[str, Any]] | None:
         spans = [span for service in services for span in spans_of(done.jaeger, service)]
