@@ -196,7 +196,7 @@ class Collector(Program):
             "SHEKEL_JAEGER": jaeger or f"127.0.0.1:{nobody}",
             "SHEKEL_HEALTH": f"127.0.0.1:{self.health_port}",
             "SHEKEL_TELEMETRY_PORT": str(self.telemetry_port),
-            "SHEKEL_SPAN_INTERVAL": "1s",
+            "SHEKEL_SPAN_SECONDS": "1",
         }
         super().__init__(
             "otelcol", [str(binary("otelcol")), "--config", str(config)], folder, {**variables, **environment}
