@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -259,6 +262,26 @@ class TestCalendar:
     def test_one_that_is_none_is_refused(self, arguments: tuple[object, ...], word: str) -> None:
         with pytest.raises(ValueError, match=word):
             Calendar(*arguments)  # type: ignore[arg-type]
+
+
+class TestWithoutDatabase:
+    @pytest.fixture(autouse=True)
+    def database(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """None, as on Windows without tzdata."""
+        monkeypatch.setitem(sys.modules, "tzdata", None)  # what `import tzdata` meets where it is not installed
+        before = zoneinfo.TZPATH
+        zoneinfo.reset_tzpath([])
+        ZoneInfo.clear_cache()
+        yield
+        zoneinfo.reset_tzpath(before)
+        ZoneInfo.clear_cache()
+
+    def test_utc_needs_none(self) -> None:
+        assert Calendar("month").at(seconds(2026, 5, 31)).ends == seconds(2026, 6, 1)
+
+    def test_other_zones_say_what_to_install(self) -> None:
+        with pytest.raises(ValueError, match="this machine has no time zones: use UTC, or install tzdata"):
+            Calendar("day", "Europe/Berlin")
 
 
 class TestWithoutPeriods:
