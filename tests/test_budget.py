@@ -67,7 +67,9 @@ class TestBadInput:
             {"at_pct": 0, "model": MODEL},
             {"at_pct": 1.1, "model": MODEL},
             {"at_pct": math.nan, "model": MODEL},
-            "gpt-4o-mini",
+            5,
+            [],
+            [{"at_pct": 0.9, "model": "a"}, {"at_pct": 0.5, "model": "b"}],
         ],
     )
     def test_a_fallback_that_is_none_is_refused_at_once(self, fallback: Any) -> None:

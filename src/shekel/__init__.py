@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from . import package as _package
 from .budgets.budget import Budget
-from .budgets.errors import BudgetExceededError, UnboundedCallError, UnpricedModelError
+from .budgets.claims import AtLimit
+from .budgets.errors import (
+    BudgetExceededError,
+    BudgetPausedError,
+    FallbackError,
+    UnboundedCallError,
+    UnpricedModelError,
+)
+from .budgets.limits import Limit, Mode
 from .budgets.making import budget, with_budget
 from .budgets.policy import Policy, per
 from .budgets.scope import scope
+from .budgets.slots import LimitState
+from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
+from .control import reconcile
+from .receipts import Receipt, call_of
 
 if TYPE_CHECKING:
     from .doors.processor import ShekelSpanProcessor
@@ -18,16 +30,27 @@ if TYPE_CHECKING:
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
+    "Allowance",
+    "AtLimit",
     "Budget",
     "BudgetExceededError",
+    "BudgetPausedError",
+    "Exceeded",
+    "FallbackError",
+    "Limit",
+    "LimitState",
+    "Mode",
     "Policy",
+    "Receipt",
     "ShekelInstrumentor",
     "ShekelSpanProcessor",
     "UnboundedCallError",
     "UnpricedModelError",
     "budget",
+    "call_of",
     "configure",
     "per",
+    "reconcile",
     "scope",
     "with_budget",
 ]

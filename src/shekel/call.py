@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import faults, late
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from .budgets.claims import Claim
     from .budgets.errors import BudgetExceededError
     from .budgets.holds import Need
+    from .ledgers.base import Refusal
     from .pricing import Quote
+    from .receipts import Receipt
 
 LEAST_LOOK, MOST_LOOK = 4_000, 64_000
 """Thousandths of a token after which a stream is looked at again: at 4 tokens, 8, 16, ... and from 64 on every 64."""
+
+_NONE: frozenset[Hashable] = frozenset()
 
 NO_LIMIT = 1 << 62
 """A reader's limit that is never reached."""
@@ -88,6 +92,9 @@ class Call:
         "_open",
         "_paid",
         "adopted",
+        "aftermath",
+        "all_claims",
+        "allowances",
         "answer",
         "attempts",
         "body",
@@ -103,23 +110,32 @@ class Call:
         "failed_spent",
         "failure",
         "fallback_from",
+        "fallback_of",
         "first_chunk",
+        "frozen",
+        "frozen_at",
         "gate",
         "granted",
+        "halted",
         "held_lines",
         "host",
         "id",
         "input_tokens",
         "last_look",
+        "left_out",
         "need",
         "now",
         "outcome",
+        "overdrawn",
         "override",
         "port",
         "provider",
         "quote",
         "reader",
+        "receipt",
         "refusal",
+        "refused",
+        "refused_claim",
         "request",
         "scope",
         "span",
@@ -130,6 +146,7 @@ class Call:
         "told",
         "tries",
         "upper",
+        "wall",
     )
 
     def __init__(
@@ -160,6 +177,7 @@ class Call:
         self.teller = teller
         self.now = now
         self.started = now()
+        self.wall = wall
         self.started_wall = wall()
         self.first_chunk: float | None = None
         self.last_look: tuple[float, int] | None = None
@@ -170,6 +188,11 @@ class Call:
 
         self.decided = False
         self.refusal: BudgetExceededError | ValueError | None = None
+        self.refused: Refusal | None = None
+        self.refused_claim: Claim | None = None
+        """Why it was refused, where a meter did: who waits or asks for more looks here."""
+        self.all_claims: tuple[Claim, ...] = ()
+        """Also the meters of other models, which a fallback may turn to."""
         self.claims: tuple[Claim, ...] = ()
         self.held_lines: list[Line] | None = None
         self.need: Need | None = None
@@ -187,6 +210,22 @@ class Call:
         self.cap: int | None = None
         """The output cap per choice that strict admission wrote, if it did."""
         self.fallback_from: str | None = None
+        self.fallback_of: Claim | None = None
+        """The claim whose chain has the fallback."""
+        self.allowances: tuple[Any, ...] = ()
+        """What was granted beyond a limit so that this call fits."""
+        self.left_out: frozenset[Hashable] = _NONE
+        """Shadow budgets that would have refused the call, or cut its stream."""
+        self.frozen: dict[Hashable, int] = {}
+        """What each meter of a shadow that would have cut the stream held by then."""
+        self.frozen_at = 0
+        self.overdrawn: tuple[Hashable, ...] = ()
+        """Meters that are used up, whose budgets let an open stream end."""
+        self.aftermath: BudgetExceededError | None = None
+        """Raised after the last chunk of a stream that was let end."""
+        self.halted: BudgetExceededError | None = None
+        """Set where a budget was stopped: the stream is cut at its next chunk."""
+        self.receipt: Receipt | None = None
 
         self.reader: StreamReader | None = None
         self.answer: Answer | None = None
@@ -214,6 +253,21 @@ class Call:
     def balance(self, claim: Claim) -> Balance | None:
         """What a meter of this call shows now."""
         return self.gate.balance(claim)
+
+    def moment(self) -> int:
+        """The time now, in microseconds since the epoch: the wall clock of the start, and the steady one since."""
+        return int((self.started_wall + ((self.ended or self.now()) - self.started)) * 1_000_000)
+
+    def undecided(self) -> None:
+        """The call was refused, holds nothing, and may ask again."""
+        self.decided = False
+        self.refusal = self.refused = self.refused_claim = None
+
+    def halt(self, error: BudgetExceededError) -> None:
+        """Cut the stream before its next chunk, whatever it holds. From any thread."""
+        self.halted = error
+        if self.reader is not None:
+            self.reader.limit = -1
 
     @property
     def is_open(self) -> bool:
@@ -250,7 +304,7 @@ class Call:
         """The answer is a stream that `reader` reads."""
         self.reader = reader
         self._paid = self._paid_units()
-        reader.limit = min(self._paid, LEAST_LOOK)
+        reader.limit = -1 if self.halted is not None else min(self._paid, LEAST_LOOK)
 
     def more(self) -> bool:
         """The reader went over its limit: look at the clock, and hold more where what is held is nearly used up.
@@ -265,6 +319,9 @@ class Call:
         if units > self._paid and not self._hold_more(units):
             return False
         reader.limit = min(self._paid, units + max(LEAST_LOOK, min(units, MOST_LOOK)))
+        if self.halted is not None:  # looked at last: it may be set while this runs
+            self.cut = self.halted
+            return False
         return True
 
     def _hold_more(self, units: int) -> bool:
@@ -334,6 +391,8 @@ class Call:
             faults.report("settled a call", error)
         finally:
             self.teller.finished(self, cost)
+            if self.receipt is not None:
+                self.receipt.close(self, cost)
         return True
 
     def _settle(self, cost: Cost) -> None:

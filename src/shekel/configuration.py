@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .budgets.budget import Budget
+from .budgets.limits import Mode
 from .budgets.policy import Policy
-from .runtime import the_runtime
+from .runtime import KEEP, the_runtime
 
 
 def configure(
     *,
+    budget: Budget | str | float | None = KEEP,
+    mode: str | Mode | None = None,
     policies: Sequence[Policy] | None = None,
     prices: Mapping[str, Any] | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -20,6 +24,10 @@ def configure(
     """Set what holds for the whole process. What is not given stays as it is.
 
     Args:
+        budget: a budget, or a spec such as "$5/day", that every call of this process is charged to, in whatever thread
+            or task it is made; None ends it. In the environment: SHEKEL_BUDGET, read by `instrument()`.
+        mode: how budgets that are made from now on hold money, where they name no mode: "sliced", "strict" or
+            "expected".
         policies: budgets per value of a scope key, made with `per`; they replace those before. An empty list ends them.
         prices: {"model": {"input": 1.5, "output": 6.0}} in USD per million tokens, with "cache_read" and "cache_write"
             where they differ; or {"model": "free"}. They go before the price list.
@@ -36,6 +44,8 @@ def configure(
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
     the_runtime().configure(
+        budget=budget,
+        mode=mode,
         policies=policies,
         prices=prices,
         aliases=aliases,

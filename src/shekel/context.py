@@ -17,6 +17,9 @@ from opentelemetry.context import Context
 BUDGETS = otel.create_key("shekel-budgets")
 """A tuple of the budgets of the enclosing blocks, outermost first."""
 
+LAST_CALL = otel.create_key("shekel-last-call")
+"""The ids of the budgets whose reserve the calls of a block may spend."""
+
 SCOPE = otel.create_key("shekel-scope")
 """A mapping of the scope entries that `shekel.scope` set in this process."""
 

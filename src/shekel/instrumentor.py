@@ -41,6 +41,12 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: Any) -> None:
         runtime = the_runtime()
+        try:
+            runtime.read_environment()
+        except ValueError as error:
+            # A limit that nobody can read must not become no limit, and what is raised here would only be logged and
+            # would end every other instrumentation: the program does not start.
+            raise SystemExit(f"shekel: {error}") from None
         runtime.teller.bind(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
         runtime.acquire_doors()
 

@@ -19,8 +19,12 @@ from wrapt import register_post_import_hook
 
 from . import faults, late
 from .budgets import budget as budgets
+from .budgets.budget import Budget
 from .budgets.claims import Claim
 from .budgets.gate import Gate
+from .budgets.limits import Mode, as_mode
+from .budgets.making import budget as make_budget
+from .budgets.making import from_spec
 from .budgets.policy import Policies, Policy
 from .budgets.scope import entries
 from .call import Call, open_calls
@@ -36,6 +40,11 @@ if TYPE_CHECKING:
     from .pricing import Prices
 
 NANO = 1_000_000_000
+
+KEEP: Any = object()
+"""Where None means something, this means: as it is."""
+
+BUDGET_VARIABLE = "SHEKEL_BUDGET"
 
 
 class Runtime:
@@ -56,6 +65,7 @@ class Runtime:
             (budgets.BudgetsOfContext(), self.policies),
             overran=self._overran,
             violated=self._violated,
+            shadowed=self._shadowed,
         )
         self.teller = Teller(self._rows, version())
         self.teller.metric_scopes = scope_keys(os.environ.get("SHEKEL_METRIC_SCOPES", "").split(","))
@@ -144,7 +154,7 @@ class Runtime:
     def _rows(self) -> Iterable[BudgetRow]:
         rows: list[BudgetRow] = []
         for name, (meter, limit) in list(self.gate.watched.items()):
-            balance = self.ledger.read(meter)
+            balance = self.ledger.read(meter, self.gate.clock())
             rows.append((name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind))
         return rows
 
@@ -159,6 +169,9 @@ class Runtime:
     def _overran(self, claim: Claim, nano: int, cause: str) -> None:
         self.teller.overran(claim.name, nano, cause)
 
+    def _shadowed(self, claim: Claim, decision: str) -> None:
+        self.teller.shadowed(claim.name, decision)
+
     def _violated(self, call: Call) -> None:
         self.teller.violated(call.model)
 
@@ -167,6 +180,8 @@ class Runtime:
     def configure(
         self,
         *,
+        budget: Any = KEEP,
+        mode: str | Mode | None = None,
         policies: Sequence[Policy] | None = None,
         prices: Mapping[str, Any] | None = None,
         aliases: Mapping[str, str] | None = None,
@@ -175,6 +190,10 @@ class Runtime:
     ) -> None:
         """See `shekel.configure`."""
         keys = None if metric_scopes is None else scope_keys(metric_scopes)
+        if mode is not None:
+            budgets.default_mode = as_mode(mode)
+        if budget is not KEEP:
+            self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
         if policies is not None:
             self.policies.set(policies)
             if policies and not self._policies_hold_doors:
@@ -192,6 +211,31 @@ class Runtime:
         if keys is not None:
             self.teller.metric_scopes = keys
 
+    def _set_budget(self, budget: Budget | None) -> None:
+        """The budget that every call of the process is charged to."""
+        before, budgets.everywhere = budgets.everywhere, budget
+        if budget is not None and before is None:
+            self.acquire_doors()
+        elif budget is None and before is not None:
+            self.release_doors()
+
+    def read_environment(self) -> None:
+        """Take the budget that SHEKEL_BUDGET names, unless the program has set one.
+
+        Raises:
+            ValueError: it is no spec.
+        """
+        text = os.environ.get(BUDGET_VARIABLE, "").strip()
+        if not text or self._environment == text:
+            return
+        budget = from_spec(text, source=BUDGET_VARIABLE)
+        self._environment = text
+        if budget.name is None:
+            budget.name = BUDGET_VARIABLE
+        if budgets.everywhere is None:
+            self._set_budget(budget)
+
+    _environment: str | None = None
     _policies_hold_doors = False
 
 
@@ -221,6 +265,22 @@ def finish_open_calls() -> None:
             faults.report("finished a call at exit", error)
 
 
+def _after_fork() -> None:
+    """In a child: what the parent has open is the parent's, and the meters are from now on the child's own."""
+    runtime = _made
+    if runtime is None:
+        return
+    open_calls.clear()
+    runtime.ledger.forked()
+    for budget in list(budgets.made):
+        budget.forked()
+    runtime.gate.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def finish_before_providers() -> None:
     """Exit handlers run last in, first out: be in after the providers that were just seen."""
     atexit.unregister(finish_open_calls)
@@ -244,5 +304,6 @@ def the_runtime() -> Runtime:
 
 budgets.ledger = lambda: the_runtime().ledger
 budgets.forget = lambda meters: the_runtime().forget(meters)
+budgets.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
 budgets.activated.append(lambda: the_runtime().acquire_doors())
 budgets.deactivated.append(lambda: the_runtime().release_doors())

@@ -1,39 +1,48 @@
 """Budgets: a limit on a block of code, kept over as many blocks as it is entered.
 
-A budget is a meter with a limit, and the bookkeeping that its owner reads: what was spent, what open streams cost so
-far, how much may still exceed the limit. It knows no SDK and no wire: calls find it through the context.
+A budget is a few meters with limits, and the bookkeeping that its owner reads: what was spent, what open streams cost
+so far, how much may still exceed the limit. It knows no SDK and no wire: calls find it through the context.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import threading
 import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from dataclasses import replace
+from functools import wraps
+from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from opentelemetry.context import Context
 
-from .. import context, faults, late
+from .. import context, late
 from ..call import Call
 from ..ledgers.base import Ledger
-from ..settlement import Cost, Outcome
+from ..settlement import Cost
 from ..telemetry import names
-from .arguments import fallback_of, price_of, share
-from .claims import Claim
-from .keywords import as_limit
-from .limits import NANO, Limit, Mode, as_mode
+from . import refusals
+from .arguments import callback_of, fallbacks_of, price_of, seconds_of, shares_of
+from .books import Books
+from .claims import AtLimit, Claim
+from .keywords import limits_of
+from .limits import NANO, Limit, Mode, Unit, agree, as_mode, money
+from .slots import LimitState, Slot
+from .thresholds import Thresholds, call_back
+from .waiting import Allowance, Exceeded, Queue
 
-KEPT_CALLS = 1_000
-"""How many of its last calls a budget keeps for `summary_data`; totals go on."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _entered: ContextVar[tuple[tuple[Budget, Token[Context]], ...]] = ContextVar("shekel-entered", default=())
 _numbers = itertools.count(1)
+made: weakref.WeakSet[Budget] = weakref.WeakSet()
+"""Every budget there is: a forked child has to set them right."""
 
 activated: list[Callable[[], None]] = []
 """Run when a block is entered: what makes calls visible is put in place (the doors know it; budgets do not)."""
@@ -48,45 +57,51 @@ def _no_ledger() -> Ledger:
 ledger: Callable[[], Ledger] = _no_ledger
 """The ledger of this process; set where the parts are put together."""
 
-
-def _forget_nothing(meters: list[Any]) -> None:
-    return
-
-
-forget: Callable[[list[Any]], None] = _forget_nothing
+forget: Callable[[list[Any]], None] = lambda meters: None  # noqa: E731
 """Called with the meters of a budget that is gone."""
 
+overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None  # noqa: E731
+"""Called when a limit that was lowered is exceeded already."""
 
-class _Meter:
-    """A meter in memory belongs to its budget object: two budgets of one name are two meters."""
-
-    __slots__ = ("label",)
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def __repr__(self) -> str:
-        return f"<meter {self.label}>"
+default_mode = Mode.SLICED
+"""The mode of budgets that name none; `shekel.configure(mode=…)` sets it."""
 
 
 class Budget:
-    """A limit in USD for a block of code. Make one with `budget(...)`.
+    """Limits for a block of code. Make one with `budget(...)`.
 
     Use it with `with` or `async with`, as often as you like: spending accumulates. Calls made inside the block are
     charged to it, and to every budget around it; a stream belongs to the blocks it was opened in, wherever it is
     consumed.
 
     Args:
-        max_usd: the limit in USD, above 0; a number, or a spec such as "$5" or "$5/day". None only counts.
+        max_usd: the limit in USD, above 0; a number, or a spec such as "$5", "$5/day" or "$5/hr + 100 calls/hr".
+            None only counts.
         name: what messages, spans and metrics call it.
         mode: "sliced" (default), "strict" or "expected"; see `Mode`.
-        fallback: {"at_pct": share, "model": name}: from this share of the limit on (0 < share ≤ 1), calls go to that
-            model, which must be one of the same provider.
-        on_fallback: called with (spent, limit, model) when the fallback takes over, once.
-        warn_at: a share of the limit (0 < share ≤ 1) at which to warn, once.
+        at_limit: "raise" (default), "warn", "shadow", "pause" or "finish": what happens where a call does not fit;
+            see `AtLimit`.
+        limits: further limits, as `Limit`s.
+        max_wait: seconds that a call waits at most with at_limit="pause".
+        fallback: {"at_pct": share, "model": name}, or a list of them with rising shares: from that share of the limit
+            on (0 < share ≤ 1), or where the model asked for does not fit, calls go to that model, which must be one of
+            the same provider. A plain name means from 0.8 on.
+        on_fallback: called with (spent, limit, model) when a fallback takes over, once.
+        warn_at: a share of the limit (0 < share ≤ 1) at which to warn, or several; each once per window.
         on_warn: called with (spent, limit) then; without it, `warnings.warn`.
+        on_exceed: called with an `Exceeded` before a call is refused; it may grant an amount (a number, True for what
+            is lacking, or an `Allowance` that says who and why), or return None. May be async for async clients.
+        last_call: USD of the limit that are kept for calls inside `with b.last_call():`.
         price_per_1k_tokens: {"input": USD, "output": USD}: a price for every model called in the block.
-        unpriced: "refuse" (default) or "allow": what happens to a model without a known price.
+        unpriced: "refuse" (default) or "allow": what happens to a model without a known price under a limit in USD.
+        max_llm_calls: the most calls.
+        max_tool_calls: the most runs of tools (see `tool`).
+        max_input_tokens: the most input tokens.
+        max_output_tokens: the most output tokens.
+        max_tokens: the most tokens, input and output together.
+        window_seconds: the limits count within a sliding window of so many seconds.
+        models: {"model": limit}: limits for calls of one model, in USD or as a spec.
+        max_velocity: a rate, such as "$1/min".
 
     Raises:
         ValueError: an argument that makes no sense; the message names it, the value and the remedy.
@@ -97,44 +112,84 @@ class Budget:
         max_usd: float | str | Limit | None = None,
         *,
         name: str | None = None,
-        mode: str | Mode = Mode.SLICED,
-        fallback: dict[str, Any] | None = None,
+        mode: str | Mode | None = None,
+        at_limit: str | AtLimit = AtLimit.RAISE,
+        max_wait: float = 60.0,
+        limits: Iterable[Limit] = (),
+        fallback: Any = None,
         on_fallback: Callable[[float, float, str], object] | None = None,
-        warn_at: float | None = None,
+        warn_at: float | Iterable[float] | None = None,
         on_warn: Callable[[float, float], object] | None = None,
+        on_exceed: Callable[[Exceeded], Any] | None = None,
+        last_call: float | None = None,
         price_per_1k_tokens: dict[str, float] | None = None,
         unpriced: str = "refuse",
+        max_llm_calls: int | None = None,
+        max_tool_calls: int | None = None,
+        max_input_tokens: int | None = None,
+        max_output_tokens: int | None = None,
+        max_tokens: int | None = None,
+        window_seconds: float | None = None,
+        models: Mapping[str, Any] | None = None,
+        max_velocity: str | None = None,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise ValueError(f"name must be a text that is not empty, not {name!r}: leave it out for no name.")
         if unpriced not in ("refuse", "allow"):
             raise ValueError(f"unpriced must be 'refuse' or 'allow', not {unpriced!r}.")
         self.name = name
-        self.mode = as_mode(mode)
-        self._limit = None if max_usd is None else as_limit(max_usd, "max_usd")
+        self.mode = default_mode if mode is None else as_mode(mode)
+        self.at_limit = _at_limit(at_limit)
+        self.max_wait = seconds_of(max_wait, "max_wait")
+        self._number = next(_numbers)
+        label = name or f"budget {self._number}"
+        every = limits_of(
+            max_usd=max_usd,
+            max_llm_calls=max_llm_calls,
+            max_tool_calls=max_tool_calls,
+            max_input_tokens=max_input_tokens,
+            max_output_tokens=max_output_tokens,
+            max_tokens=max_tokens,
+            window_seconds=window_seconds,
+            models=models,
+        )
+        if limits:
+            every = agree((*every, *limits), "the budget")
+        money_first = sorted(every, key=lambda limit: (limit.unit is not Unit.USD, limit.model is not None))
+        self._slots = [Slot(limit, label) for limit in money_first]
+        if not self._slots or self._slots[0].unit is not Unit.USD or self._slots[0].model is not None:
+            self._slots.insert(0, Slot(None, label))
+        if max_velocity is not None:
+            from .spec import parse_velocity
+
+            self._slots.append(Slot(parse_velocity(max_velocity), label, rate_of=max_velocity))
+        self._reserve = 0 if last_call is None else money(last_call, "last_call")
+        first = self._slots[0].limit
+        if self._reserve and (first is None or self._reserve >= first.amount):
+            raise ValueError(f"last_call={last_call!r} must be less than the limit in USD, a part of which it keeps.")
         self.fallback = fallback
-        self._fallback = fallback_of(fallback)
-        self._warn_at = None if warn_at is None else share(warn_at, "warn_at")
-        self._on_warn = on_warn
-        self._on_fallback = on_fallback
+        self._fallbacks = fallbacks_of(fallback)
+        self.on_exceed = callback_of(on_exceed, "on_exceed")
+        self._on_fallback = callback_of(on_fallback, "on_fallback")
+        shares = shares_of(warn_at)
+        if self.at_limit is AtLimit.WARN:
+            shares = (*shares, 1.0) if 1.0 not in shares else shares
+        self._thresholds = Thresholds(shares, callback_of(on_warn, "on_warn"))
         self._price = price_of(price_per_1k_tokens)
         self.price_override = price_per_1k_tokens
         self._allow_unpriced = unpriced == "allow"
-        self._base_meter = _Meter(name or f"budget {next(_numbers)}")
-        self._meters: dict[str | None, Any] = {None: self._base_meter}
-        self._open: dict[str, tuple[Call, int]] = {}
-        self._residual: float = 0
-        self._peak: float = 0
-        self._calls: deque[dict[str, Any]] = deque(maxlen=KEPT_CALLS)
-        self._by_model: dict[str, dict[str, Any]] = {}
-        self._count = 0
-        self._total = 0
-        self._fallback_total = 0
+        self.queue = Queue()
+        self._books = Books()
+        self._made: dict[bool, tuple[float, tuple[Claim, ...]]] = {}
         self._depth = 0
-        self._warned: dict[str | None, object] = {}
-        self._books = threading.Lock()
-        """Held over the additions below only: never over a callback, the ledger or I/O."""
-        self._switched_at: int | None = None
+        self._stopped = False
+        self.allowances: list[Allowance] = []
+        """What was granted beyond the limits."""
+        self.parent: Budget | None = None
+        """The budget whose block it was entered in last."""
+        self._children: weakref.WeakValueDictionary[int, Budget] = weakref.WeakValueDictionary()
+        self.myself = weakref.ref(self)
+        made.add(self)
 
     # The block
 
@@ -143,6 +198,9 @@ class Budget:
             activate()
         here = context.current()
         stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
+        if stack and self not in stack:
+            self.parent = stack[-1]
+            self.parent._children[self._number] = self
         token = context.attach(Context({**here, context.BUDGETS: (*stack, self)}))
         _entered.set((*_entered.get(), (self, token)))
         self._depth += 1
@@ -169,34 +227,85 @@ class Budget:
     ) -> None:
         self.__exit__(kind, error, trace)
 
+    @contextmanager
+    def last_call(self) -> Any:
+        """A block whose calls may also spend what `last_call=` has kept back: `with b.last_call(): ...`."""
+        here = context.current()
+        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
+        token = context.attach(Context({**here, context.LAST_CALL: opened | {id(self)}}))
+        try:
+            yield self
+        finally:
+            context.detach(token)
+
+    def bind(self, function: Callable[P, R]) -> Callable[P, R]:
+        """A function whose calls are charged here, in whatever thread, executor or task it runs.
+
+        The budgets and the scope around `bind` go with it. For threads that start without a context:
+        `executor.submit(b.bind(work), item)`.
+        """
+        around = context.current()
+
+        if iscoroutinefunction(function):
+
+            @wraps(function)
+            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                token = context.attach(around)
+                try:
+                    with self:
+                        return await function(*args, **kwargs)
+                finally:
+                    context.detach(token)
+
+            return cast("Callable[P, R]", run_async)
+
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            token = context.attach(around)
+            try:
+                with self:
+                    return function(*args, **kwargs)
+            finally:
+                context.detach(token)
+
+        return run
+
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function inside the block, and return what it returns (for an async one, its coroutine)."""
+        return self.bind(function)(*args, **kwargs)
+
     # What it shows
 
     @property
     def limit(self) -> float | None:
-        """The limit in USD; None if it only counts."""
-        return None if self._limit is None else self._limit.usd
+        """The limit in USD, with what was granted for the present window; None if there is none."""
+        limit = self._slots[0].amount(time.time())
+        return None if limit is None else limit / NANO
 
     @property
     def spent(self) -> float:
-        """USD spent in the current window, with the running estimates of open streams."""
+        """USD spent in the window of the limit in USD (in all, without one), with what open streams cost so far."""
         late.flush()
-        running = sum(call.running() for call, _ in list(self._open.values()))
-        return (ledger().read(self._meter()).settled + running) / NANO
+        return (self._slots[0].read(ledger()).settled + self._books.running()) / NANO
 
     @property
     def held(self) -> float:
         """USD that open calls hold."""
         late.flush()
-        return ledger().read(self._meter()).held / NANO
+        return self._slots[0].read(ledger()).held / NANO
 
     @property
     def remaining(self) -> float | None:
-        """USD that new calls can still hold: limit − settled − held, at least 0; None without a limit."""
-        if self._limit is None:
-            return None
+        """USD that new calls can still hold: limit − settled − held, at least 0, the least over all limits in USD;
+        None without one."""
+        rooms = [each.remaining for each in self.limits() if each.unit is Unit.USD and each.model is None]
+        return min(rooms, default=None)
+
+    def limits(self) -> list[LimitState]:
+        """Every limit: what is used, held and left of it, and when it starts anew."""
         late.flush()
-        balance = ledger().read(self._meter())
-        return max(0, self._limit.nano - balance.settled - balance.held) / NANO
+        now = time.time()
+        return [state for slot in self._slots if (state := slot.state(ledger(), now)) is not None]
 
     @property
     def exposure(self) -> float:
@@ -204,50 +313,69 @@ class Budget:
         what ended calls whose usage nobody reported can have cost beyond their estimate. `inf` where nothing bounds a
         call; 0 in strict mode."""
         late.flush()
-        return self._exposure() / NANO
+        return self._books.exposure() / NANO
 
     @property
     def peak_exposure(self) -> float:
         """The greatest finite `exposure` in USD since the budget was made: the bound on its overspending."""
-        return self._peak / NANO
+        return self._books.peak / NANO
 
     @property
     def calls_used(self) -> int:
         """Calls that were charged: all that ended, but those that were refused or never reached the provider."""
         late.flush()
-        return self._count
+        return self._books.count
 
     @property
     def model_switched(self) -> bool:
         """Whether the fallback has taken over."""
-        return self._switched_at is not None
+        return self._books.switched_at is not None
 
     @property
     def switched_at_usd(self) -> float | None:
         """USD spent when the fallback took over; None if it has not."""
-        return None if self._switched_at is None else self._switched_at / NANO
+        at = self._books.switched_at
+        return None if at is None else at / NANO
 
     @property
     def fallback_spent(self) -> float:
         """USD spent on the fallback model."""
-        return self._fallback_total / NANO
+        return self._books.fallback / NANO
+
+    @property
+    def shadow_refused(self) -> int:
+        """With at_limit="shadow": calls that would have been refused or cut."""
+        return self._books.shadow_calls
+
+    @property
+    def shadow_spent(self) -> float:
+        """With at_limit="shadow": USD that the limit would have saved; they are not in `spent`."""
+        return self._books.shadow / NANO
 
     def summary_data(self) -> dict[str, Any]:
         """Everything as plain data: totals since the budget was made, and its last 1,000 calls, in USD and tokens."""
         late.flush()
+        books = self._books
+        calls = next((slot for slot in self._slots if slot.unit is Unit.CALLS), None)
         return {
-            "total_spent": self._total / NANO,
+            "total_spent": books.total / NANO,
             "limit": self.limit,
-            "calls_used": self._count,
-            "calls_limit": None,
+            "calls_used": books.count,
+            "calls_limit": None if calls is None else calls.amount(time.time()),
             "model_switched": self.model_switched,
             "switched_at_usd": self.switched_at_usd,
-            "fallback_model": None if self._fallback is None else self._fallback.model,
+            "fallback_model": self._fallbacks[-1].model if self._fallbacks else None,
             "fallback_spent": self.fallback_spent,
-            "total_calls": self._count,
-            "calls": [dict(call) for call in self._calls],
-            "by_model": {model: dict(row) for model, row in self._by_model.items()},
+            "total_calls": books.count,
+            "calls": [dict(call) for call in books.calls],
+            "by_model": {model: dict(row) for model, row in books.by_model.items()},
         }
+
+    def __repr__(self) -> str:
+        limits = " + ".join(str(slot.limit) for slot in self._slots if slot.limit is not None) or "no limit"
+        return f"<Budget {self.name or ''} {limits} {self.mode}>".replace("  ", " ")
+
+    # Control
 
     def reset(self) -> None:
         """Forget what was spent. Open calls keep their holds.
@@ -258,136 +386,215 @@ class Budget:
         if self._depth:
             raise RuntimeError("a budget cannot be reset inside its own block: leave the block first.")
         late.flush()
-        for meter in self._meters.values():
-            ledger().reset(meter)
-        self._calls.clear()
-        self._by_model.clear()
-        self._warned.clear()
-        self._count = self._total = self._fallback_total = 0
-        self._residual = self._peak = 0
-        self._switched_at = None
+        for slot in self._slots:
+            slot.reset(ledger())
+        self._thresholds.forget()
+        self._books.clear()
+        self._changed()
 
-    def __repr__(self) -> str:
-        limit = "no limit" if self._limit is None else f"${self._limit.usd:g}"
-        return f"<Budget {self.name or ''} {limit} {self.mode}>".replace("  ", " ")
+    def stop(self) -> None:
+        """Refuse new calls at once, and cut open streams before their next chunk, until `resume`."""
+        self._stopped = True
+        self._changed()
+        for call, index in list(self._books.open.values()):
+            self._halt(call, index)
+
+    def resume(self) -> None:
+        """Let calls pass again after `stop`."""
+        self._stopped = False
+        self._changed()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` holds."""
+        return self._stopped
+
+    def set_limit(self, limit: float | str | Limit, *, model: str | None = None) -> None:
+        """Raise or lower a limit while it is in use: the next admission sees it; what is held stays held.
+
+        Args:
+            limit: USD, or a spec. It takes the place of the limit of the same unit and window.
+            model: the limit of that model.
+
+        Raises:
+            ValueError: the budget has no limit of that unit and window; the message lists those it has.
+        """
+        for new in limits_of(max_usd=limit):
+            wanted = replace(new, model=model if model is not None else new.model)
+            slot = self._slot_of(wanted)
+            slot.change(wanted)
+            self._changed()
+            now = time.time()
+            for claim in self.claims(now):
+                if claim.meter == slot.meter(now):
+                    balance = ledger().read(claim.meter, int(now * 1_000_000))
+                    over = balance.settled + balance.held - (claim.limit or 0)
+                    if over > 0 and claim.votes and claim.unit is Unit.USD:
+                        overran(claim, over, "limit")
+
+    def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
+        """Grant an amount beyond the limit that a claim stands for, for its present window."""
+        recorded = replace(allowance, at=time.time())
+        for slot in self._slots:
+            if slot.owns(claim.meter):
+                slot.grant(claim.meter, recorded.amount)
+        self.allowances.append(recorded)
+        self._changed()
+        return (recorded,)
+
+    def _slot_of(self, wanted: Limit) -> Slot:
+        for slot in self._slots:
+            have = slot.limit
+            if have is None:
+                if wanted.unit is Unit.USD and wanted.window is None and wanted.model is None:
+                    return slot
+            elif (have.unit, have.window, have.model) == (wanted.unit, wanted.window, wanted.model):
+                return slot
+        known = ", ".join(f"'{slot.limit}'" for slot in self._slots if slot.limit is not None) or "none"
+        raise ValueError(f"the budget has no limit like '{wanted}' to change; it has {known}.")
+
+    def _changed(self) -> None:
+        self._made = {}
+        self.queue.freed()
+
+    def _halt(self, call: Call, index: int) -> None:
+        if not call.request.stream:
+            return
+        claim = call.claims[index]
+        balance = ledger().read(claim.meter, call.moment())
+        call.halt(refusals.stopped(call, claim, balance, cut=True))
 
     # What calls do with it (`Account`)
 
-    def claim(self, now: float) -> Claim:
-        """What a call at the Unix time `now` is charged to."""
-        window, resets_at = (None, None) if self._limit is None else self._limit.place(now)
-        return Claim(
-            meter=self._meter(window),
-            limit=None if self._limit is None else self._limit.nano,
-            mode=self.mode,
-            name=self.name,
-            resets_at=resets_at,
-            account=self,
-            fallback=self._fallback,
-            price=self._price() if self._price is not None else None,
-            allow_unpriced=self._allow_unpriced,
-        )
+    def claims(self, now: float, *, last_call: bool = False) -> tuple[Claim, ...]:
+        """What a call at the Unix time `now` is charged to: one claim for each limit, that in USD first."""
+        known = self._made.get(last_call)
+        if known is not None and now < known[0]:
+            return known[1]
+        made = self._made  # what is changed meanwhile is not hidden by what was made before
+        reserve = 0 if last_call else self._reserve
+        until = math.inf
+        claims = []
+        for number, slot in enumerate(self._slots):
+            span = slot.span(now)
+            if span.ends is not None:
+                until = min(until, span.ends)
+            limit = slot.amount(now)
+            if limit is not None and number == 0:
+                limit -= reserve
+            claims.append(
+                Claim(
+                    meter=slot.meter(now),
+                    limit=limit,
+                    mode=self.mode,
+                    name=self.name,
+                    resets_at=span.ends,
+                    account=self,
+                    fallbacks=self._fallbacks if number == 0 else (),
+                    price=self._price() if self._price is not None else None,
+                    allow_unpriced=self._allow_unpriced,
+                    unit=slot.unit,
+                    window=slot.window,
+                    slides=slot.slides,
+                    until=span.until,
+                    at_limit=slot.at_limit or self.at_limit,
+                    first=number == 0,
+                    model=slot.model,
+                    stopped=self._stopped,
+                    rate_of=slot.rate_of,
+                )
+            )
+        made[last_call] = (until, tuple(claims))
+        return made[last_call][1]
+
+    @property
+    def patient(self) -> bool:
+        """Whether calls may wait, or somebody may be asked, before one is refused."""
+        return self.at_limit is AtLimit.PAUSE or self.on_exceed is not None
 
     def call_opened(self, call: Call, index: int) -> None:
-        with self._books:
-            self._open[call.id] = (call, index)
-            exposure = self._exposure()
-            if self._peak < exposure < math.inf:
-                self._peak = exposure
+        self._books.opened(call, index)
+        if self._stopped:  # it was stopped while the call was admitted
+            self._halt(call, index)
 
-    def call_settled(self, call: Call, cost: Cost, amount: int) -> None:
-        with self._books:
-            self._book(call, cost, amount)
+    def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
+        self._books.settled(call, cost, amount, innermost=innermost)
 
-    def _book(self, call: Call, cost: Cost, amount: int) -> None:
-        self._open.pop(call.id, None)
-        self._residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
-        usage = cost.usage
-        if call.outcome is Outcome.FAILED and amount == 0 and usage is None:
-            return
-        self._count += 1
-        self._total += amount
-        model = (call.answer.model if call.answer is not None else None) or call.model
-        fell_back = call.fallback_from is not None
-        if fell_back:
-            self._fallback_total += amount
-        self._calls.append(
-            {
-                "model": model,
-                "cost": amount / NANO,
-                "input_tokens": usage.input if usage is not None else 0,
-                "output_tokens": usage.output if usage is not None else 0,
-                "fallback": fell_back,
-                "estimated": cost.estimated,
-                "outcome": str(call.outcome),
-            }
-        )
-        row = self._by_model.setdefault(model, {"calls": 0, "cost": 0.0, "input_tokens": 0, "output_tokens": 0})
-        row["calls"] += 1
-        row["cost"] += amount / NANO
-        row["input_tokens"] += usage.input if usage is not None else 0
-        row["output_tokens"] += usage.output if usage is not None else 0
+    def left_out(self, call: Call, amount: int, model: str) -> None:
+        self._books.left_out(amount)
+
+    def corrected(self, call_id: str, model: str, difference: int) -> None:
+        self._books.corrected(call_id, model, difference)
+        self.queue.freed()
 
     def after_settlement(self, call: Call) -> None:
-        """Warn if the threshold is passed. Called outside any lock, after the ledger has settled."""
-        if self._warn_at is None or self._limit is None:
-            return
-        window, _ = self._limit.place(call.started_wall)
-        settled = ledger().read(self._meter(window)).settled
-        if settled < self._warn_at * self._limit.nano:
-            return
-        mine = object()
-        if self._warned.setdefault(window, mine) is not mine:  # one step: however many threads cross the threshold
-            return
-        spent, limit = settled / NANO, self._limit.usd
-        told = {names.BUDGET_LIMIT_USD: limit, names.BUDGET_SPENT_USD: spent}
-        call.teller.event(
-            call, names.EVENT_WARNING, told if self.name is None else {names.BUDGET_NAME: self.name, **told}
-        )
-        if self._on_warn is not None:
-            _call_back("called on_warn", self._on_warn, spent, limit)
+        """Warn if a threshold is passed. Called outside any lock, after the ledger has settled."""
+        if self._thresholds.shares:
+            mine = [claim for claim in call.claims if claim.account is self and claim.limit is not None]
+            for number, claim in enumerate(mine):
+                used = ledger().read(claim.meter, call.moment()).settled
+                for _ in self._thresholds.crossed(number, claim, used):
+                    self._warn(call, claim, used)
+        if len(self.queue):
+            self.queue.freed()
+
+    def _warn(self, call: Call, claim: Claim, used: int) -> None:
+        told: dict[str, Any] = {} if self.name is None else {names.BUDGET_NAME: self.name}
+        if claim.unit is Unit.USD:
+            told[names.BUDGET_LIMIT_USD] = (claim.limit or 0) / NANO
+            told[names.BUDGET_SPENT_USD] = used / NANO
         else:
-            warnings.warn(
-                f"budget {self.name or ''} has spent ${spent:.4f} of ${limit:.2f}".replace("  ", " "), stacklevel=2
-            )
+            told[names.BUDGET_UNIT] = claim.unit.value
+            told[names.BUDGET_LIMIT] = claim.limit
+            told[names.BUDGET_USED] = used
+        call.teller.event(call, names.EVENT_WARNING, told)
+        self._thresholds.tell(self.name, claim, used)
 
     def switched(self, call: Call, model: str, spent: int) -> None:
-        with self._books:
-            if self._switched_at is not None:
-                return
-            self._switched_at = spent
-        if self._on_fallback is not None and self._limit is not None:
-            _call_back("called on_fallback", self._on_fallback, spent / NANO, self._limit.usd, model)
+        if self._books.switched(spent) and self._on_fallback is not None:
+            limit = self.limit
+            call_back("called on_fallback", self._on_fallback, spent / NANO, limit, model)
 
-    def _exposure(self) -> float:
-        return self._residual + sum(call.exposed(index) for call, index in list(self._open.values()))
-
-    def _meter(self, window: str | None = None) -> Any:
-        if window is None and self._limit is not None and self._limit.window is not None:
-            window, _ = self._limit.place(time.time())
-        meter = self._meters.get(window)
-        if meter is None:
-            meter = self._meters.setdefault(window, _Meter(f"{self._base_meter.label} {window}"))
-        return meter
+    def forked(self) -> None:
+        """In a child process: what the parent had open is the parent's."""
+        self._books.open.clear()
 
     def __del__(self) -> None:
         try:
-            meters = list(self._meters.values())
+            meters = [meter for slot in self._slots for meter in slot.meters()]
         except AttributeError:  # it was refused while it was being made
             return
         late.put(lambda: forget(meters))
+
+
+everywhere: Budget | None = None
+"""The budget of the whole process, if there is one: `shekel.configure(budget=…)`, SHEKEL_BUDGET."""
+
+
+def around(here: Context) -> tuple[Budget, ...]:
+    """The budgets that a call made in this context is charged to, outermost first."""
+    stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
+    return stack if everywhere is None else (everywhere, *stack)
+
+
+def patient(here: Context) -> list[Budget]:
+    """Those of them that wait, or ask."""
+    return [budget for budget in dict.fromkeys(around(here)) if budget.patient]
 
 
 class BudgetsOfContext:
     """The payer for the blocks around a call."""
 
     def claims(self, here: Context, now: float) -> Iterable[Claim]:
-        stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
-        return [each.claim(now) for each in stack]
+        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
+        stack = around(here)
+        if len(stack) == 1:
+            return stack[0].claims(now, last_call=id(stack[0]) in opened)
+        return [claim for each in stack for claim in each.claims(now, last_call=id(each) in opened)]
 
 
-def _call_back(place: str, function: Callable[..., object], *args: object) -> None:
+def _at_limit(value: Any) -> AtLimit:
     try:
-        function(*args)
-    except Exception as error:
-        faults.report(place, error)
+        return AtLimit(value)
+    except ValueError:
+        raise ValueError(f"at_limit must be 'raise', 'warn', 'shadow', 'pause' or 'finish', not {value!r}.") from None

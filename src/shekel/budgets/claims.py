@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from enum import StrEnum
+from fnmatch import translate
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import ref
 
 from opentelemetry.context import Context
 
-from .limits import Mode
+from .limits import Mode, Unit
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -16,13 +21,34 @@ if TYPE_CHECKING:
     from ..settlement import Cost
 
 
-class Account(Protocol):
-    """Who is told what happens on its meter (a `Budget`); policies with a meter per user have none."""
+class AtLimit(StrEnum):
+    """What a budget does where a call does not fit.
 
+    RAISE (default): refuse it, or cut its stream.
+    WARN: only tell; the call goes on.
+    SHADOW: count what would have been refused, and tell nothing to the program.
+    PAUSE: wait for room, so long as the budget says, then refuse.
+    FINISH: refuse calls, but let an open stream end, and raise after its last chunk.
+    """
+
+    RAISE = "raise"
+    WARN = "warn"
+    SHADOW = "shadow"
+    PAUSE = "pause"
+    FINISH = "finish"
+
+
+class Account(Protocol):
+    """Who is told what happens on its meters (a `Budget`); policies with a meter per user have none."""
+
+    @property
+    def myself(self) -> ref[Any]: ...
     def call_opened(self, call: Call, index: int) -> None: ...
-    def call_settled(self, call: Call, cost: Cost, amount: int) -> None: ...
+    def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None: ...
+    def left_out(self, call: Call, amount: int, model: str) -> None: ...
     def switched(self, call: Call, model: str, spent: int) -> None: ...
     def after_settlement(self, call: Call) -> None: ...
+    def corrected(self, call_id: str, model: str, difference: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +65,10 @@ class Fallback:
 
 
 class Claim(NamedTuple):
-    """One meter that a call is charged to, and what its budget says of it. A tuple: each call makes some."""
+    """One meter that a call is charged to, and what its budget says of it. A tuple: each call makes some.
+
+    A budget with several limits makes one claim for each; the first is always in USD, and speaks for the budget.
+    """
 
     meter: Hashable
     limit: int | None
@@ -48,12 +77,49 @@ class Claim(NamedTuple):
     scope: str | None = None
     resets_at: float | None = None
     account: Account | None = None
-    fallback: Fallback | None = None
+    fallbacks: tuple[Fallback, ...] = ()
     price: Quote | None = None
     allow_unpriced: bool = False
+    unit: Unit = Unit.USD
+    window: int = 0
+    slides: bool = False
+    until: int = 0
+    at_limit: AtLimit = AtLimit.RAISE
+    first: bool = True
+    model: str | None = None
+    stopped: bool = False
+    rate_of: str | None = None
+    """Set where the limit is a rate ("$1/min"), which has an error of its own: the rate as it was given."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether it can refuse a call."""
+        return self.limit is not None and self.at_limit not in (AtLimit.WARN, AtLimit.SHADOW)
+
+    @property
+    def strict(self) -> bool:
+        """Whether the call's output must be capped for it."""
+        return self.mode is Mode.STRICT and self.votes and self.unit is not Unit.CALLS
+
+    @property
+    def shadow(self) -> Hashable | None:
+        """The group of a budget that would refuse, and does not."""
+        return id(self.account) if self.at_limit is AtLimit.SHADOW else None
+
+    def counts(self, model: str) -> bool:
+        """Whether a call of that model is charged to it."""
+        return self.model is None or _models(self.model).fullmatch(model) is not None
 
 
 class Payer(Protocol):
     """A source of claims: the budgets of the context, the policies."""
 
     def claims(self, context: Context, now: float) -> Iterable[Claim]: ...
+
+
+@lru_cache(maxsize=256)
+def _models(name: str) -> re.Pattern[str]:
+    """A glob; a plain name also stands for its dated versions, so that gpt-4o is gpt-4o-2024-08-06 but not -mini."""
+    if any(sign in name for sign in "*?["):
+        return re.compile(translate(name))
+    return re.compile(re.escape(name) + r"(-\d{4}-?\d{2}-?\d{2}|-latest)?")

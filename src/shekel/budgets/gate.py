@@ -6,7 +6,8 @@ says. It knows no SDK, no HTTP and no spans. All meters of a call take their hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
@@ -18,11 +19,13 @@ from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
 from ..providers.base import Answer, StreamReader
 from ..settlement import Cost
 from ..usage import Usage
-from . import refusals
-from .claims import Claim, Fallback, Payer
+from . import fallbacks, refusals
+from .amounts import amounts_of
+from .claims import AtLimit, Claim, Payer
+from .corrections import Corrections
 from .errors import BudgetExceededError, FallbackError
-from .holds import LEAST_SLICE, SLICE, Need, line_of, need_of, with_failed
-from .limits import Mode
+from .holds import LEAST_SLICE, SLICE, Need, line, line_of, need_of, with_failed
+from .limits import Mode, Unit
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
@@ -39,8 +42,10 @@ class Gate:
         prices: the price list, made when it is first needed.
         estimator: estimates of tokens.
         payers: where claims come from.
-        overran: told when a settlement carries a meter over its limit, with the cause.
+        overran: told when something carries a meter over its limit, with the nano-dollars and the cause.
         violated: told when a call cost more than the bound that was stated for it.
+        clock: the time in microseconds since the epoch.
+        shadowed: told what a shadow budget would have decided.
     """
 
     def __init__(
@@ -52,14 +57,21 @@ class Gate:
         *,
         overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None,
         violated: Callable[[Call], None] = lambda call: None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        shadowed: Callable[[Claim, str], None] = lambda claim, decision: None,
     ) -> None:
         self.ledger = ledger
         self.prices = prices
         self.estimator = estimator
         self.payers = tuple(payers)
         self.watched: dict[str, tuple[Hashable, int]] = {}
+        self.corrections = Corrections(ledger, overran)
+        self.clock = clock
+        self.forked = False
+        """Set in a forked child, until its first call under a limit has said so."""
         self._overran = overran
         self._violated = violated
+        self._shadowed = shadowed
 
     # Admission
 
@@ -72,42 +84,58 @@ class Gate:
         if call.decided:
             return
         call.decided = True
-        call.claims = tuple(
-            {c.meter: c for payer in self.payers for c in payer.claims(context, call.started_wall)}.values()
+        now = call.moment()
+        call.all_claims = tuple(
+            {c.meter: c for payer in self.payers for c in payer.claims(context, now / 1_000_000)}.values()
         )
+        self._select(call)
+        if self.forked:
+            self._warn_of_fork(call)
         try:
             self._admit(call)
         except (BudgetExceededError, FallbackError) as refusal:
             call.refusal = refusal
 
+    def _warn_of_fork(self, call: Call) -> None:
+        if any(claim.limit is not None for claim in call.claims):
+            self.forked = False
+            faults.warn_once(
+                "forked",
+                "This process was forked, and Shekel keeps spending in the memory of each process: every worker has "
+                "the whole limit of its budgets to itself, and together they may spend as many times as much. Divide "
+                "the limits by the number of workers.",
+            )
+
+    def _select(self, call: Call) -> None:
+        """Only the meters that count calls of this model; a fallback may change which they are."""
+        claims = call.all_claims
+        if any(c.model is not None or c.unit is Unit.TOOL_CALLS for c in claims):
+            claims = tuple(c for c in claims if c.unit is not Unit.TOOL_CALLS and c.counts(call.model))
+        call.claims = claims
+
     def _admit(self, call: Call) -> None:
         call.override = next((c.price for c in reversed(call.claims) if c.price is not None), None)
         self._estimate_input(call)
-        enforcing = [c for c in call.claims if c.limit is not None]
         call.quote = self._quote(call, call.model)
         if not call.claims:
             self._expect(call)
             return
-        switched = self._due_fallback(call, enforcing)
-        if switched is not None and switched.fallback is not None:
-            self._switch(call, switched)
-        if call.quote is None:
-            for claim in enforcing:
-                if not claim.allow_unpriced:
-                    raise refusals.unpriced(call, claim, self.ledger.read(claim.meter).settled)
-            self._expect(call)
-            self._open_accounts(call)
-            return
+        for claim in call.claims:
+            if claim.stopped:
+                raise refusals.stopped(call, claim, self.ledger.read(claim.meter, call.moment()))
+        self._start_fallback(call)
         answer = self._ask(call)
         if isinstance(answer, Refusal) and late.flush():
             answer = self._ask(call)  # a stream that was dropped unread gave its hold back
         if isinstance(answer, Refusal):
-            candidate = self._other_fallback(call, enforcing, answer)
-            if candidate is not None:
-                self._switch(call, candidate)
-                if call.quote is not None:
-                    answer = self._ask(call)
+            for model, owner in self._further(call, answer):
+                self._switch(call, model, owner)
+                answer = self._ask(call)
+                if isinstance(answer, Grant):
+                    break
         if isinstance(answer, Refusal):
+            call.refused = answer
+            call.refused_claim = refusals.claim_of(call, answer)
             raise refusals.exceeded(call, answer)
         self._open_accounts(call)
 
@@ -136,107 +164,103 @@ class Gate:
 
     def _ask(self, call: Call) -> Grant | Refusal:
         """One atomic admission over all meters of the call, each line by the mode of its own budget."""
-        assert call.quote is not None
+        claims = call.claims
+        if call.quote is None:
+            for claim in claims:
+                if claim.unit is Unit.USD and claim.votes and not claim.allow_unpriced:
+                    raise refusals.unpriced(call, claim, self.ledger.read(claim.meter, call.moment()).settled)
         need = call.need = need_of(call, call.quote, self.expected_output(call))
         call.expected, call.upper = need.expected, need.upper
-        strict = any(c.mode is Mode.STRICT for c in call.claims)
-        sliced = call.request.stream and any(c.mode is Mode.SLICED for c in call.claims)
-        if strict:
-            claim = next(c for c in call.claims if c.mode is Mode.STRICT)
-            problem = refusals.unbounded(call, claim, self.ledger.read(claim.meter).settled, need)
-            if problem is not None:
-                raise problem
+        stream = call.request.stream
+        strict = False
+        for claim in claims:
+            if claim.mode is Mode.STRICT and claim.strict and (claim.unit is not Unit.USD or call.quote is not None):
+                problem = refusals.unbounded(call, claim, self.ledger, need)
+                if problem is not None:
+                    raise problem
+                strict = True
+        sliced = stream and any(c.mode is Mode.SLICED for c in claims)
         first = self._slice(call, need, 0) if sliced else 0
-        lines = [line_of(claim, need, stream=call.request.stream, strict=strict, first=first) for claim in call.claims]
-        if strict:
-            assert need.most is not None
-            least = min(call.request.min_cap, need.most)
-            answer = self.ledger.admit(call.id, least, need.most, lines)
-        elif sliced:
-            answer = self.ledger.admit(call.id, min(first, need.least(0)), first, lines)
-        else:
-            answer = self.ledger.admit(call.id, 0, 0, lines)
+        lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
+        least = most = 0
+        if strict and need.most is not None:
+            least, most = min(call.request.min_cap, need.most), need.most
+        elif sliced and not strict:
+            least, most = min(first, need.least(0)), first
+        answer = self.ledger.admit(call.id, least, most, lines, call.moment())
         if isinstance(answer, Grant):
-            call.held_lines = lines
-            if sliced:
-                call.granted = first if strict else answer.tokens
-            if strict:
-                cap = answer.tokens
-                if need.cap is None or cap < need.cap:
-                    call.cap = cap
-                # What is asked for now is bounded by the grant, not by the model's maximum.
-                assert need.strict_base is not None
-                call.upper = need.strict_base + cap * need.strict_rate
-                call.held_lines = [
-                    line._replace(base=line.base + cap * line.rate, rate=0) if claim.mode is Mode.STRICT else line
-                    for claim, line in zip(call.claims, lines, strict=True)
-                ]
+            self._granted(call, need, answer, lines, strict=strict, sliced=sliced, first=first)
         return answer
+
+    def _granted(
+        self, call: Call, need: Need, answer: Grant, lines: list[Line], *, strict: bool, sliced: bool, first: int
+    ) -> None:
+        """Keep what is held. A strict grant becomes the cap of the request, and bounds what the call can cost."""
+        if sliced:
+            call.granted = first if strict else answer.tokens
+        if strict:
+            cap = answer.tokens
+            capped = [claim.strict and each.rate > 0 for claim, each in zip(call.claims, lines, strict=True)]
+            if any(capped) and need.most is not None and (need.cap is None or cap < need.cap):
+                call.cap = cap
+            if need.strict_base is not None and need.most is not None:
+                # What is asked for now is bounded by the grant, not by the model's maximum.
+                call.upper = need.strict_base + cap * need.strict_rate
+            lines = [
+                each._replace(base=each.base + cap * each.rate, rate=0) if claim.strict else each
+                for claim, each in zip(call.claims, lines, strict=True)
+            ]
+        if answer.left_out:
+            call.left_out = frozenset(answer.left_out)
+            lines = [each._replace(base=0, rate=0) if each.shadow in call.left_out else each for each in lines]
+            self._tell_shadows(call, call.left_out, "would_refuse")
+        call.held_lines = lines
 
     def _slice(self, call: Call, need: Need, used: int) -> int:
         """Output tokens to ask for next: a slice, smaller where the room of the tightest meter is shared by many."""
         want = SLICE
         for claim in call.claims:
-            if claim.mode is Mode.SLICED and claim.limit is not None and need.output_rate > 0:
-                balance = self.ledger.read(claim.meter)
+            rate = need.rate(claim.unit)
+            if claim.mode is Mode.SLICED and claim.limit is not None and rate > 0 and claim.votes:
+                balance = self.ledger.read(claim.meter, call.moment())
                 room = claim.limit - balance.settled - balance.held
-                share = room // (max(1, balance.holds + (used == 0)) * need.output_rate)
+                share = room // (max(1, balance.holds + (used == 0)) * rate)
                 want = max(LEAST_SLICE, min(want, share))
         return min(want, need.rest(used))
 
     # Fallback
 
-    def _due_fallback(self, call: Call, enforcing: list[Claim]) -> Claim | None:
-        """The innermost claim whose threshold is reached. Also checks that each fallback is of the same provider."""
-        due = None
-        for claim in enforcing:
-            if claim.fallback is None:
-                continue
-            self._same_provider(call, claim.fallback)
-            balance = self.ledger.read(claim.meter)
-            assert claim.limit is not None
-            if balance.settled + balance.held >= claim.fallback.at * claim.limit:
-                due = claim
-        return due
+    def _start_fallback(self, call: Call) -> None:
+        """Use the model that is due by the thresholds, before anything is asked."""
+        due = fallbacks.due(call, self.ledger)
+        if due is not None:
+            self._switch(call, *due)
 
-    def _other_fallback(self, call: Call, enforcing: list[Claim], refusal: Refusal) -> Claim | None:
-        """A claim whose cheaper model may still fit where the model asked for does not."""
-        if call.fallback_from is not None:
-            return None
-        for claim in enforcing:
-            if claim.meter == refusal.line.meter and claim.fallback is not None:
-                return claim
-        return None
+    def _further(self, call: Call, refusal: Refusal) -> Iterator[tuple[str, Claim]]:
+        """The cheaper models that may still fit where this one does not, in the order of the chain."""
+        owner = fallbacks.owner(call, refusals.claim_of(call, refusal))
+        return fallbacks.after(call.model, owner)
 
-    def _same_provider(self, call: Call, fallback: Fallback) -> None:
-        from ..pricing import provider_of
-
-        other = provider_of(fallback.model)
-        own = call.endpoint.provider
-        if other in ("openai", "anthropic") and own in ("openai", "anthropic") and other != own:
-            raise FallbackError(
-                f"fallback model {fallback.model!r} belongs to {other}, but the call goes to {own}: "
-                "a fallback must be a model of the same provider."
-            )
-
-    def _switch(self, call: Call, claim: Claim) -> None:
-        assert claim.fallback is not None
-        model = claim.fallback.model
+    def _switch(self, call: Call, model: str, owner: Claim) -> None:
         if model == call.model:
             return
-        call.fallback_from = call.model
+        if call.fallback_from is None:
+            call.fallback_from = call.model
         body = {**(call.body or {}), "model": model}
         call.request = call.endpoint.read_request(body)
         call.body = body
+        self._select(call)
         self._estimate_input(call)
         call.quote = self._quote(call, model)
-        for each in call.claims:
-            if each.account is not None and each.fallback is claim.fallback:
-                each.account.switched(call, model, self.ledger.read(each.meter).settled)
+        if owner.account is not None:
+            call.fallback_of = owner
 
     def _open_accounts(self, call: Call) -> None:
+        owner = call.fallback_of
+        if owner is not None and owner.account is not None:
+            owner.account.switched(call, call.model, self.ledger.read(owner.meter, call.moment()).settled)
         for index, claim in enumerate(call.claims):
-            if claim.account is not None:
+            if claim.account is not None and claim.first:
                 claim.account.call_opened(call, index)
 
     # While it runs
@@ -245,70 +269,112 @@ class Gate:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
         need = call.need
         held = call.held_lines
-        if call.granted is None or call.quote is None or need is None or held is None:
-            return True
-        if need.is_whole(call.granted):
+        if call.granted is None or need is None or held is None or need.is_whole(call.granted):
             return True
         done = max(tokens, call.granted)
         least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
         want = max(least, done + self._slice(call, need, done))
         known = None if call.reader is None else call.reader.input_tokens()
-        base = need.input if known is None else max(need.input, known * call.quote.input_rate)
+        input_rate = 0 if call.quote is None else call.quote.input_rate
         lines = [
-            Line(line.meter, line.limit, base, need.output_rate)
-            if claim.mode is Mode.SLICED
-            else Line(line.meter, line.limit, line.base)
-            for claim, line in zip(call.claims, held, strict=True)
+            line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
+            if claim.mode is Mode.SLICED and each.shadow not in call.left_out
+            else each
+            for claim, each in zip(call.claims, held, strict=True)
         ]
-        asked = with_failed(call, lines)
-        answer = self.ledger.extend(call.id, least, want, asked)
+        answer = self._extend(call, least, want, lines)
         if isinstance(answer, Refusal) and late.flush():
-            answer = self.ledger.extend(call.id, least, want, asked)
-        if isinstance(answer, Grant):
-            call.granted = answer.tokens
-            call.held_lines = lines
-            return True
-        call.cut = refusals.exceeded(call, answer, cut=True)
-        return False
+            answer = self._extend(call, least, want, lines)
+        while isinstance(answer, Refusal):
+            claim = refusals.claim_of(call, answer)
+            if claim is None or claim.at_limit is not AtLimit.FINISH:
+                call.cut = refusals.exceeded(call, answer, cut=True)
+                return False
+            call.overdrawn = (*call.overdrawn, claim.meter)
+            answer = self._extend(call, least, want, lines)
+        call.granted = answer.tokens
+        if answer.left_out:
+            self._freeze(call, held, frozenset(answer.left_out))
+            lines = [
+                before._replace(base=before.base + call.frozen_at * before.rate, rate=0)
+                if now.shadow in call.left_out
+                else now
+                for before, now in zip(held, lines, strict=True)
+            ]
+        call.held_lines = lines
+        return True
+
+    def _extend(self, call: Call, least: int, want: int, lines: list[Line]) -> Grant | Refusal:
+        asked = with_failed(call, lines)
+        if call.overdrawn:  # the stream may end: its budget counts it, and refuses nothing of it
+            asked = [each._replace(limit=None) if each.meter in call.overdrawn else each for each in asked]
+        if call.left_out:
+            asked = [each for each in asked if each.shadow not in call.left_out]
+        return self.ledger.extend(call.id, least, want, asked, call.moment())
+
+    def _freeze(self, call: Call, held: list[Line], groups: frozenset[Hashable]) -> None:
+        """Shadow budgets would have cut the stream here: they count no more of it."""
+        call.frozen_at = call.granted or 0
+        for claim, each in zip(call.claims, held, strict=True):
+            if each.shadow in groups:
+                call.frozen[claim.meter] = each.base + call.frozen_at * each.rate
+        call.left_out |= groups
+        self._tell_shadows(call, groups, "would_cut")
+
+    def _tell_shadows(self, call: Call, groups: Iterable[Hashable], decision: str) -> None:
+        for claim in call.claims:
+            if claim.first and claim.shadow in groups:
+                self._shadowed(claim, decision)
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
         if call.quote is None or not call.held_lines:
             return
-        lines = with_failed(call, call.held_lines)
+        lines = [each for each in with_failed(call, call.held_lines) if each.shadow not in call.left_out]
         granted = call.granted or 0
-        self.ledger.extend(call.id, granted, granted, lines, force=True)
+        self.ledger.extend(call.id, granted, granted, lines, call.moment(), force=True)
 
     # The end
 
     def settle(self, call: Call, cost: Cost) -> None:
         """End the call's holds with what it cost. Strict meters take the upper bound where the cost is estimated."""
-        if not call.claims:
+        claims = call.claims
+        if not claims:
             return
-        amounts = {}
-        for index, claim in enumerate(call.claims):
-            if not cost.priced:
-                amount = call.held(index)  # a price unknown only at the end: the hold is what is charged
-            elif claim.mode is Mode.STRICT and cost.committed is not None:
-                amount = cost.committed
-            else:
-                amount = cost.spent
-            amounts[claim.meter] = amount
+        amounts = amounts_of(call, cost)
         if cost.usage is not None and not cost.estimated and call.upper is not None and cost.spent > call.upper:
             self._violated(call)
-        for claim in call.claims:
-            if claim.account is not None:
-                claim.account.call_settled(call, cost, amounts[claim.meter])
-        self.ledger.settle(call.id, amounts)
-        for claim in call.claims:
+        innermost = next((c.account for c in reversed(claims) if c.account is not None), None)
+        for claim in claims:
+            account = claim.account
+            if account is not None and claim.first:
+                amount = amounts.get(claim.meter, 0)
+                if call.left_out and claim.shadow in call.left_out and cost.spent > amount:
+                    account.left_out(call, cost.spent - amount, call.model)
+                account.call_settled(call, cost, amount, innermost=account is innermost)
+        now = call.moment()
+        self.ledger.settle(call.id, amounts, now)
+        self.corrections.remember(call, amounts)
+        for claim in claims:
             if claim.limit is not None:
-                balance = self.ledger.read(claim.meter)
-                self._watch(claim, balance)
-                over = balance.settled + balance.held - claim.limit
-                if over > 0:
-                    self._overran(claim, min(over, amounts[claim.meter]), "settlement")
-            if claim.account is not None:
+                self._check(call, claim, amounts, now)
+            if claim.account is not None and claim.first:
                 claim.account.after_settlement(call)
+
+    def _check(self, call: Call, claim: Claim, amounts: dict[Hashable, int], now: int) -> None:
+        balance = self.ledger.read(claim.meter, now)
+        assert claim.limit is not None
+        if claim.meter in call.overdrawn and balance.settled > claim.limit:
+            call.aftermath = refusals.finished(call, claim, balance)
+        if claim.unit is not Unit.USD:
+            return
+        self._watch(claim, balance)
+        over = balance.settled + balance.held - claim.limit
+        if over > 0 and claim.votes:
+            cause = "retry" if call.failed_spent else "settlement"
+            if claim.meter in call.overdrawn:
+                cause = "finish"
+            self._overran(claim, min(over, amounts.get(claim.meter, 0)), cause)
 
     def _watch(self, claim: Claim, balance: Balance) -> None:
         """Keep, for each budget name, the fullest of its meters: what gauges show of it."""
@@ -316,7 +382,7 @@ class Gate:
             return
         known = self.watched.get(claim.name)
         if known is not None and known[0] != claim.meter:
-            other = self.ledger.read(known[0])
+            other = self.ledger.read(known[0], self.clock())
             if (other.settled + other.held) * claim.limit > (balance.settled + balance.held) * known[1]:
                 return
         elif known is None and len(self.watched) >= WATCHED:
@@ -326,7 +392,7 @@ class Gate:
     def release(self, call: Call) -> None:
         """Take back whatever the call holds, without a charge."""
         if call.claims:
-            self.ledger.release(call.id)
+            self.ledger.release(call.id, call.moment())
 
     # What only the gate can answer: prices and estimates
 
@@ -365,7 +431,7 @@ class Gate:
 
     def balance(self, claim: Claim) -> Balance:
         """What a meter shows now."""
-        return self.ledger.read(claim.meter)
+        return self.ledger.read(claim.meter, self.clock())
 
     def learn(self, call: Call, answer: Answer) -> None:
         """Let the estimates learn from an answer whose usage the provider has counted."""

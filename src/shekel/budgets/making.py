@@ -2,37 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .budget import Budget
+from .limits import Limit
+from .spec import parse_spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LIMITS = (
+    "max_usd",
+    "max_llm_calls",
+    "max_input_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "max_tool_calls",
+    "window_seconds",
+    "models",
+)
+"""Arguments that say a limit, and so contradict a spec."""
 
-def budget(spec: float | str | None = None, *, name: str | None = None, **kwargs: Any) -> Budget:
+
+def budget(spec: float | str | Limit | None = None, *, name: str | None = None, **kwargs: Any) -> Budget:
     """Make a budget: `with budget(max_usd=5): ...`, or `budget("$5/day")`.
 
     Args:
-        spec: the limit as a spec or an amount in USD, instead of `max_usd`.
+        spec: limits and options as one text, such as "$5/hr + 100 calls/hr" or "$20/month tz=Europe/Berlin
+            warn_at=0.8"; or an amount in USD, instead of `max_usd`.
         name: what messages, spans and metrics call it.
         **kwargs: see `Budget`.
 
     Raises:
-        ValueError: an argument that makes no sense, or both a spec and `max_usd`.
+        ValueError: an argument that makes no sense, or a limit both in the spec and beside it.
     """
-    if spec is not None:
-        if "max_usd" in kwargs:
-            raise ValueError(f"give the limit once: {spec!r} or max_usd={kwargs['max_usd']!r}.")
-        kwargs["max_usd"] = spec
-    return Budget(name=name, **kwargs)
+    if spec is None:
+        return Budget(name=name, **kwargs)
+    for field in LIMITS:
+        if kwargs.get(field) is not None:
+            raise ValueError(f"give the limits once: {spec!r} or {field}={kwargs[field]!r}.")
+    if isinstance(spec, str) and not _is_number(spec):
+        return from_spec(spec, name=name, **kwargs)
+    return Budget(spec, name=name, **kwargs)
+
+
+def from_spec(text: str, *, source: str | None = None, name: str | None = None, **kwargs: Any) -> Budget:
+    """The budget that a spec says.
+
+    Args:
+        text: the spec.
+        source: where it stands, for messages.
+        name: its name; the spec may say one too.
+        **kwargs: see `Budget`; they go before what the spec says.
+
+    Raises:
+        ValueError: the text is no spec, or says what an argument says otherwise.
+    """
+    spec = parse_spec(text, source=source)
+    given = {key: value for key, value in {"name": name, **kwargs}.items() if value is not None}
+    for key, value in spec.options.items():
+        if key in given and given[key] != value:
+            raise ValueError(f"{key} is said twice: {value!r} in {text!r}, and {given[key]!r} beside it.")
+    return Budget(limits=spec.limits, **{**spec.options, **given})
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def with_budget(max_usd: Any = None, **kwargs: Any) -> Any:
-    """Run each call of the decorated function, sync or async, under a fresh budget of its own.
+    """Run each call of the decorated function under a fresh budget of its own: sync, async, and generators of both.
 
     Args:
         max_usd: the limit of one call, in USD or as a spec.
@@ -40,21 +86,43 @@ def with_budget(max_usd: Any = None, **kwargs: Any) -> Any:
     """
     if callable(max_usd):
         raise TypeError("write @with_budget(max_usd=…) with its limit in parentheses.")
-    Budget(max_usd, **kwargs)  # a bad argument is said where the decorator stands, not at the first call
+    budget(max_usd, **kwargs)  # a bad argument is said where the decorator stands, not at the first call
+
+    def fresh() -> Budget:
+        return budget(max_usd, **kwargs)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if iscoroutinefunction(function):
 
             @wraps(function)
             async def run_async(*args: P.args, **kw: P.kwargs) -> Any:
-                async with Budget(max_usd, **kwargs):
+                async with fresh():
                     return await cast(Callable[P, Awaitable[Any]], function)(*args, **kw)
 
             return cast(Callable[P, R], run_async)
 
+        if isasyncgenfunction(function):
+
+            @wraps(function)
+            async def run_async_generator(*args: P.args, **kw: P.kwargs) -> AsyncIterator[Any]:
+                async with fresh():
+                    async for each in cast(AsyncIterator[Any], function(*args, **kw)):
+                        yield each
+
+            return cast(Callable[P, R], run_async_generator)
+
+        if isgeneratorfunction(function):
+
+            @wraps(function)
+            def run_generator(*args: P.args, **kw: P.kwargs) -> Any:
+                with fresh():
+                    return (yield from cast("Any", function(*args, **kw)))
+
+            return cast("Callable[P, R]", run_generator)
+
         @wraps(function)
         def run(*args: P.args, **kw: P.kwargs) -> R:
-            with Budget(max_usd, **kwargs):
+            with fresh():
                 return function(*args, **kw)
 
         return run

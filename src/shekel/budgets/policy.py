@@ -44,15 +44,22 @@ class Policy:
         values = tuple(scope.get(key) for key in self.keys)
         if None in values:
             return None
-        window, resets_at = self.limit.place(now)
+        limit = self.limit
+        window = limit.window
+        span = limit.place(now)
         return Claim(
-            meter=("policy", self.number, values, window),
-            limit=self.limit.nano,
+            meter=("policy", self.number, values, span.key),
+            limit=limit.amount,
             mode=self.mode,
             name=self.name,
             scope=", ".join(f"{key}={value}" for key, value in zip(self.keys, values, strict=True)),
-            resets_at=resets_at,
+            resets_at=span.ends,
             allow_unpriced=self.allow_unpriced,
+            unit=limit.unit,
+            window=0 if window is None else window.length_us,
+            slides=window is not None and window.slides,
+            until=span.until,
+            model=limit.model,
         )
 
 

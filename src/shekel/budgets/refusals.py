@@ -2,39 +2,124 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import BudgetExceededError, UnboundedCallError, UnpricedModelError
-from .limits import NANO
+from .errors import (
+    BudgetExceededError,
+    BudgetPausedError,
+    UnboundedCallError,
+    UnpricedModelError,
+)
+from .limits import NANO, Unit
+from .part_errors import SpendVelocityExceededError
 
 if TYPE_CHECKING:
     from ..call import Call
-    from ..ledgers.base import Balance, Refusal
+    from ..ledgers.base import Balance, Ledger, Refusal
     from .claims import Claim
     from .holds import Need
+
+COUNTERS = {Unit.CALLS: "llm_calls"}
+"""What a dimension is called in `exceeded_counter`, where the field has a name for it; else its own."""
+
+
+def claim_of(call: Call, refusal: Refusal) -> Claim | None:
+    """The claim whose meter refused."""
+    return next((claim for claim in call.claims if claim.meter == refusal.line.meter), None)
+
+
+def scale(unit: Unit) -> int:
+    """By what an amount of that unit is divided for people: nano-dollars in a dollar, or nothing."""
+    return NANO if unit is Unit.USD else 1
 
 
 def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceededError:
     """The budget has no room for the call, or (`cut`) for more output of its stream."""
     claim = next(c for c in call.claims if c.meter == refusal.line.meter)
-    balance: Balance = refusal.balance
-    retry = None if claim.resets_at is None else max(0.0, claim.resets_at - call.started_wall)
+    balance = refusal.balance
+    by = scale(claim.unit)
+    now = call.moment() / 1_000_000
+    frees = claim.resets_at if refusal.frees_at is None else refusal.frees_at / 1_000_000
+    windowed = claim.resets_at is not None or claim.window > 0
+    spent = balance.settled + (running(call, claim) if cut else 0)
+    arguments: dict[str, Any] = {
+        "retry_after": None if frees is None else max(0.0, frees - now),
+        "window_spent": balance.settled / by if windowed else None,
+        "exceeded_counter": COUNTERS.get(claim.unit, claim.unit.value),
+        "budget": claim.name,
+        "scope": claim.scope,
+        "held": balance.held / by,
+        "needed": refusal.asked / by,
+        "window_reset": claim.resets_at,
+        "reason": "cut" if cut else "exceeded",
+    }
     tokens = {"input": call.input_tokens, "output": 0 if call.reader is None else call.reader.units // 1000}
-    spent = balance.settled + (call.running() if cut else 0)
-    return BudgetExceededError(
-        spent / NANO,
-        (claim.limit or 0) / NANO,
-        call.model,
+    if claim.rate_of is not None and not cut:
+        return SpendVelocityExceededError(
+            spent / by, (claim.limit or 0) / by, claim.window / 1_000_000, call.model, tokens, **arguments
+        )
+    return BudgetExceededError(spent / by, (claim.limit or 0) / by, call.model, tokens, **arguments)
+
+
+def running(call: Call, claim: Claim) -> int:
+    """What an open stream has used so far, in the unit of a claim."""
+    if claim.unit is Unit.USD:
+        return call.running()
+    if call.reader is None or claim.unit is Unit.CALLS:
+        return 0
+    output = call.reader.units // 1000
+    if claim.unit is Unit.OUTPUT:
+        return output
+    known = call.reader.input_tokens() or call.input_tokens
+    return known if claim.unit is Unit.INPUT else known + output
+
+
+def waited(refusal: Any, seconds: float) -> BudgetPausedError:
+    """The call waited for room, and none came in time."""
+    state = {key: value for key, value in vars(refusal).items() if key not in ("reason", "detail")}
+    spent, limit, model, tokens = (state.pop(key) for key in ("spent", "limit", "model", "tokens"))
+    known = ("retry_after", "window_spent", "exceeded_counter", "budget", "scope", "held", "needed", "window_reset")
+    return BudgetPausedError(
+        spent,
+        limit,
+        model,
         tokens,
-        retry,
-        balance.settled / NANO if claim.resets_at is not None else None,
-        "usd",
+        **{key: state[key] for key in known},
+        reason="paused",
+    )
+
+
+def stopped(call: Call, claim: Claim, balance: Balance, *, cut: bool = False) -> BudgetExceededError:
+    """Somebody stopped the budget by hand."""
+    by = scale(claim.unit)
+    return BudgetExceededError(
+        balance.settled / by,
+        (claim.limit or 0) / by,
+        call.model,
         budget=claim.name,
         scope=claim.scope,
-        held=balance.held / NANO,
-        needed=refusal.asked / NANO,
+        held=balance.held / by,
+        exceeded_counter=COUNTERS.get(claim.unit, claim.unit.value),
+        reason="stopped",
+        detail=f"it is stopped, so the stream from {call.model} was cut. resume() lets calls pass again."
+        if cut
+        else None,
+    )
+
+
+def finished(call: Call, claim: Claim, balance: Balance) -> BudgetExceededError:
+    """The stream was let end, and has carried the budget over its limit."""
+    by = scale(claim.unit)
+    return BudgetExceededError(
+        balance.settled / by,
+        (claim.limit or 0) / by,
+        call.model,
+        exceeded_counter=COUNTERS.get(claim.unit, claim.unit.value),
+        budget=claim.name,
+        scope=claim.scope,
+        held=balance.held / by,
         window_reset=claim.resets_at,
-        reason="cut" if cut else "exceeded",
+        reason="finished",
     )
 
 
@@ -54,17 +139,18 @@ def unpriced(call: Call, claim: Claim, settled: int) -> UnpricedModelError:
     )
 
 
-def unbounded(call: Call, claim: Claim, settled: int, need: Need) -> UnboundedCallError | None:
-    """Nothing bounds what the call can cost, and the budget is strict; None if something does."""
-    if need.strict_base is None:
+def unbounded(call: Call, claim: Claim, ledger: Ledger, need: Need) -> UnboundedCallError | None:
+    """Nothing bounds what the call can take of a strict meter; None if something does."""
+    if need.bound is None and claim.unit is not Unit.OUTPUT:
         field = need.unbounded or "a field that Shekel does not know"
-    elif need.most is None:
+    elif need.most is None and claim.unit is not Unit.INPUT:
         field = f"no {call.request.cap_field}, and no documented maximum output of {call.model!r}"
     else:
         return None
+    by = scale(claim.unit)
     return UnboundedCallError(
-        settled / NANO,
-        (claim.limit or 0) / NANO,
+        ledger.read(claim.meter, call.moment()).settled / by,
+        (claim.limit or 0) / by,
         call.model,
         budget=claim.name,
         scope=claim.scope,

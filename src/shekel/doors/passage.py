@@ -18,8 +18,9 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from .. import context as ctx
-from .. import faults, late
-from ..budgets import scope
+from .. import faults, late, receipts
+from ..budgets import scope, waiting
+from ..budgets.budget import Budget, patient
 from ..call import Call
 from ..providers.base import Answer, Endpoint
 from ..settlement import Failure, Outcome
@@ -129,6 +130,35 @@ class Passage:
         return body
 
     # Admission
+
+    def patient(self) -> list[Budget]:
+        """The budgets that may let the call wait, or ask for more, before it is refused."""
+        try:
+            return patient(self.here)
+        except Exception as error:
+            faults.report("looked for budgets that wait", error)
+            return []
+
+    def wait(self, budgets: list[Budget]) -> None:
+        """Admit the call, in this thread, as its patient budgets say. It is done before the span starts."""
+        here = Context({**self.here, ctx.CALL: self.call})
+        try:
+            waiting.wait_sync(self.runtime.gate, self.call, here, budgets)
+        except Exception as error:
+            faults.report("waited for room", error)
+
+    async def await_room(self, budgets: list[Budget]) -> None:
+        """`wait` for a task."""
+        here = Context({**self.here, ctx.CALL: self.call})
+        try:
+            await waiting.wait_async(self.runtime.gate, self.call, here, budgets)
+        except Exception as error:
+            faults.report("waited for room", error)
+
+    def given_up(self) -> None:
+        """The program left while the call waited."""
+        self.call.body = self._body = None
+        self.call.finish(Outcome.REFUSED)
 
     def admit(self) -> None:
         """Start the span, admit the call, and write what was decided into a copy of the options.
@@ -247,6 +277,7 @@ class Passage:
             if response is None or response.is_closed:
                 return
             self._close_hook = (AsyncCloseHook if is_async else SyncCloseHook)(response, self.call)
+            receipts.issue(self.call, response)
         except Exception as error:
             faults.report("watched a response", error)
 
@@ -319,6 +350,7 @@ class Passage:
         reader = call.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
         response = stream.response
         is_async = hasattr(stream, "__anext__")
+        receipts.issue(call, response)
         hook, hide = self._close_hook, self.hide_usage
         late.start()
         call.streaming(reader)
@@ -339,6 +371,7 @@ class Passage:
         if parsed is None:
             return
         call = self.call
+        receipts.issue(call, parsed)
         answer = call.endpoint.read_answer(parsed)
         self._answers[answer.id or ""] = answer
         call.answer = merged(self._answers)

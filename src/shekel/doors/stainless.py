@@ -161,6 +161,12 @@ class Door:
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
                 return former(client, cast_to, options, *args, **kwargs)
+            if budgets := passage.patient():
+                try:
+                    passage.wait(budgets)
+                except BaseException:
+                    passage.given_up()
+                    raise
             passage.admit()
             passage.attach()
             try:
@@ -185,6 +191,12 @@ class Door:
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
                 return await former(client, cast_to, options, *args, **kwargs)
+            if budgets := passage.patient():
+                try:
+                    await passage.await_room(budgets)
+                except BaseException:
+                    passage.given_up()
+                    raise
             passage.admit()
             passage.attach()
             try:

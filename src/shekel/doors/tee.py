@@ -80,6 +80,8 @@ def _sync(
         ended(call, error)
         raise
     ended(call, None)
+    if call.aftermath is not None:
+        raise call.aftermath
 
 
 def async_tee(
@@ -141,6 +143,8 @@ async def _async(
         ended(call, error)
         raise
     ended(call, None)
+    if call.aftermath is not None:
+        raise call.aftermath
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

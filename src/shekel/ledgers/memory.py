@@ -177,6 +177,13 @@ class MemoryLedger:
                 cell.settled = 0
                 self._drop_if_idle(meter, cell)
 
+    def forked(self) -> None:
+        """In a child process: the parent's open calls are the parent's, and so is whoever held the lock."""
+        self._lock = threading.Lock()
+        self._open.clear()
+        for cell in self._cells.values():
+            cell.held = cell.holds = 0
+
     def forget(self, meter: Meter) -> None:
         """Drop a meter; one that holds something goes when its holds end, and what is charged by then goes with it."""
         with self._lock:

@@ -207,6 +207,13 @@ class Instruments:
             attributes[names.BUDGET_NAME] = name
         self._overrun.add(nano / NANO, attributes)
 
+    def shadowed(self, name: str | None, decision: str) -> None:
+        """A shadow budget would have refused a call, or cut a stream."""
+        attributes = {names.DECISION: decision}
+        if name is not None:
+            attributes[names.BUDGET_NAME] = name
+        self._decisions.add(1, attributes)
+
     def violated(self, model: str) -> None:
         """A call cost more than the bound that was stated for it."""
         self._violations.add(1, {names.REQUEST_MODEL: model})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Span, Status, StatusCode
 
 from .. import faults
+from ..budgets.limits import Unit
 from ..call import Call
 from ..settlement import Cost, Failure, Outcome, assess
 from . import names
@@ -54,6 +55,9 @@ def write_admission(call: Call, span: Span) -> None:
         span.set_attribute(names.FALLBACK_FROM, call.fallback_from)
         span.update_name(span_name(call))
         span.add_event(names.EVENT_FALLBACK, {names.FALLBACK_FROM: call.fallback_from, names.REQUEST_MODEL: call.model})
+    for allowance in call.allowances:
+        told = {names.ALLOWANCE_AMOUNT: allowance.amount, names.ALLOWANCE_BY: allowance.by}
+        span.add_event(names.EVENT_ALLOWANCE, {**told, names.ALLOWANCE_WHY: allowance.why})
     if call.cap is not None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, call.cap)
 
@@ -119,19 +123,28 @@ def _money(attributes: dict[str, Any], cost: Cost) -> None:
 
 
 def _budget(attributes: dict[str, Any], call: Call, cost: Cost) -> None:
+    shadows = [c.name or "" for c in call.claims if c.first and c.shadow in call.left_out] if call.left_out else None
+    if shadows:
+        attributes[names.BUDGET_SHADOWS] = shadows
     claim = innermost(call)
     if claim is None or claim.limit is None:
         return
     if claim.name is not None:
         attributes[names.BUDGET_NAME] = claim.name
-    attributes[names.BUDGET_LIMIT_USD] = claim.limit / NANO
+    attributes[names.DECISION] = decision(call)
     balance = call.balance(claim)
+    if claim.unit is not Unit.USD:
+        attributes[names.BUDGET_UNIT] = claim.unit.value
+        attributes[names.BUDGET_LIMIT] = claim.limit
+        if balance is not None:
+            attributes[names.BUDGET_USED] = balance.settled
+        return
+    attributes[names.BUDGET_LIMIT_USD] = claim.limit / NANO
     if balance is not None:
         # A span that ends before its call shows the budget as it will be when the call is settled.
         spent = balance.settled + (cost.spent if call.is_open else 0)
         attributes[names.BUDGET_SPENT_USD] = spent / NANO
         attributes[names.BUDGET_REMAINING_USD] = max(0, claim.limit - max(spent, balance.settled + balance.held)) / NANO
-    attributes[names.DECISION] = decision(call)
 
 
 def _error(attributes: dict[str, Any], call: Call, answer: Answer | None, span: Span, *, own: bool) -> None:
@@ -161,6 +174,9 @@ _EVENT_KEYS = frozenset(
         names.BUDGET_LIMIT_USD,
         names.BUDGET_SPENT_USD,
         names.BUDGET_REMAINING_USD,
+        names.BUDGET_UNIT,
+        names.BUDGET_LIMIT,
+        names.BUDGET_USED,
         names.DECISION_REASON,
     }
 )
@@ -170,9 +186,14 @@ def innermost(call: Call) -> Claim | None:
     """The budget that a span names: the one that refused, else the innermost that enforces, else the innermost."""
     refusal = call.refusal or call.cut
     if refusal is not None:
+        if call.refused_claim is not None:
+            return call.refused_claim
         for claim in call.claims:
             if claim.name == getattr(refusal, "budget", None) and claim.scope == getattr(refusal, "scope", None):
                 return claim
+    for claim in reversed(call.claims):
+        if claim.limit is not None and claim.first:
+            return claim
     for claim in reversed(call.claims):
         if claim.limit is not None:
             return claim

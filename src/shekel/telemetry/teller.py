@@ -83,7 +83,8 @@ class Teller:
     def admitted(self, call: Call) -> None:
         """What the admission decided, on the span."""
         span = call.span
-        if span is not None and (call.fallback_from is not None or call.cap is not None) and span.is_recording():
+        decided = call.fallback_from is not None or call.cap is not None or call.allowances
+        if span is not None and decided and span.is_recording():
             write_admission(call, span)
 
     def finished(self, call: Call, cost: Cost) -> None:
@@ -113,6 +114,11 @@ class Teller:
         """A meter went over its limit."""
         if self._instruments is not None:
             self._instruments.overran(name, nano, cause)
+
+    def shadowed(self, name: str | None, decision: str) -> None:
+        """What a shadow budget would have decided."""
+        if self._instruments is not None:
+            self._instruments.shadowed(name, decision)
 
     def violated(self, model: str) -> None:
         """A call cost more than its bound."""

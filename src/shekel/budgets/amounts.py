@@ -1,0 +1,56 @@
+"""Amounts: what a call that has ended is charged on each of its meters, in the unit of each. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from ..settlement import Cost, Outcome
+from .limits import Mode, Unit
+
+if TYPE_CHECKING:
+    from ..call import Call
+    from .claims import Claim
+
+
+def amounts_of(call: Call, cost: Cost) -> dict[Hashable, int]:
+    """What each meter is charged: the cost for money, the usage for tokens, one for a call.
+
+    Strict meters take the upper bound where the cost is only estimated. A shadow that would have refused the call
+    takes nothing of it, and one that would have cut it no more than it held.
+    """
+    amounts: dict[Hashable, int] = {}
+    for index, claim in enumerate(call.claims):
+        if call.left_out and claim.shadow in call.left_out:
+            frozen = call.frozen.get(claim.meter)
+            if frozen is not None:
+                amounts[claim.meter] = min(frozen, _amount(call, cost, claim, index))
+            continue
+        amounts[claim.meter] = _amount(call, cost, claim, index)
+    return amounts
+
+
+def _amount(call: Call, cost: Cost, claim: Claim, index: int) -> int:
+    unit = claim.unit
+    strict = claim.mode is Mode.STRICT and claim.votes
+    if unit is Unit.USD:
+        if not cost.priced:
+            return call.held(index)  # a price unknown only at the end: the hold is what is charged
+        return cost.committed if strict and cost.committed is not None else cost.spent
+    if not happened(call, cost, strict=strict):
+        return 0
+    if unit is Unit.CALLS:
+        return 1
+    if cost.usage is None or (strict and cost.estimated):
+        return call.held(index)
+    usage = cost.usage
+    if unit is Unit.INPUT:
+        return usage.input
+    return usage.output if unit is Unit.OUTPUT else usage.input + usage.output
+
+
+def happened(call: Call, cost: Cost, *, strict: bool = False) -> bool:
+    """Whether the provider did work for the call: one that failed and cost nothing does not count as a call."""
+    if call.outcome is not Outcome.FAILED or cost.spent > 0 or cost.usage is not None:
+        return True
+    return strict and cost.committed != 0

@@ -1,0 +1,47 @@
+"""What a program may do by hand, for the whole process: correct the cost of a call."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from . import late
+from .runtime import the_runtime
+
+NANO = 1_000_000_000
+
+
+def reconcile(call_id: str, cost: float | Decimal) -> float:
+    """Set the true cost of a call that has ended, up or down, on every budget and policy that it was charged to.
+
+    For background work that was read later, or an invoice that says otherwise. It is charged to the window in which
+    the call was charged; where that is over, nothing changes.
+
+    Args:
+        call_id: the id that `call_of(...)` or a budget's `summary_data()["calls"]` gives.
+        cost: what the call has cost in all, in USD; at least 0.
+
+    Returns:
+        by how many USD the charge has changed.
+
+    Raises:
+        ValueError: the cost is no amount.
+        LookupError: no call of that id is remembered: the last 10,000 under a budget or a policy are.
+    """
+    late.flush()
+    runtime = the_runtime()
+    return runtime.gate.corrections.reconcile(call_id, _nano(cost), runtime.gate.clock()) / NANO
+
+
+def _nano(cost: Any) -> int:
+    remedy = "give the whole cost in USD, at least 0, such as 0.0125"
+    if isinstance(cost, bool) or not isinstance(cost, (int, float, Decimal)):
+        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.")
+    try:
+        amount = Decimal(str(cost))
+    except InvalidOperation:  # pragma: no cover - a number's text is a number
+        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"cost must be finite and at least 0, not {cost!r}: {remedy}.")
+    return math.ceil(amount * NANO)
