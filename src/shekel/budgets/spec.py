@@ -5,6 +5,7 @@
     AMOUNT   $5  $0.50  100 calls  10 tool calls  200k tokens  1M input tokens  50k output tokens
     PERIOD   s  30s  min  5min  hr  24h  7d    the last so many seconds, minutes, hours or days
              day  week  month  year            of the calendar, in UTC unless tz= says where; "hr" too, where it does
+                                               (what should slide beside it is written with a number: 60min)
              session                           until nothing happened for idle= (30min unless told)
     MODEL    gpt-4o  gpt-4o*
     OPTION   tz=Europe/Berlin  from=2026-01-31  idle=30min  mode=strict  warn_at=0.5,0.8  name=nightly  at_limit=warn
