@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ..programs import CONFIG, PROMETHEUS_FEATURES, ROOT, binary, build
 
-YAML = pytest.importorskip("ruamel.yaml").YAML
-
 
 def read(path: Path) -> Any:
-    return YAML(typ="safe").load(path)
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 COMPOSE = read(CONFIG / "compose.yaml")
