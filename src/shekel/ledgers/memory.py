@@ -2,9 +2,9 @@
 
 Theory of operation. A call is in at most one of three tables:
 
-    _open      call → (tokens granted, {meter: held})                it holds
+    _open      call → (tokens granted, {meter: held}, left out)     it holds
     _settled   call → [(meter, cell, epoch, amount, …)]             it was charged; kept for corrections
-    _released  call                                                  it ended without a charge: a tombstone
+    _released  call → the cells with a window that it held          it ended without a charge: a tombstone
 
 A step first works out every new value, then writes them all (`_write`). The values are absolute, so a write that is
 interrupted half way (Ctrl+C may strike between any two lines) is simply done again: a step happens whole or not at
@@ -13,7 +13,8 @@ all. Inside the lock there is arithmetic on a few lines and nothing else; no cal
 There are no leases here: a hold lives as long as its process. The tables of finished calls keep the most recent
 ones only; a correction that comes later than that is taken for a new charge.
 
-What a meter stands for (a budget, a user, a window) is not known here.
+What a meter stands for (a budget, a user, a session) is not known here. What of a meter counts at a time, `cells.py`
+knows; how it leaves, `meters.py`.
 """
 
 from __future__ import annotations
@@ -24,32 +25,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from .base import Balance, Grant, Line, Meter, Refusal
+from .cells import Cell
+from .meters import LOST, Meters, Row, Slots
 
 REMEMBERED = 10_000
 """Finished calls that can still be corrected, and tombstones that a late `admit` can still meet."""
 
 _NOTHING = Grant(0)
 _ZERO = Balance()
+_Hold: TypeAlias = tuple[int, dict[Meter, int], tuple[object, ...]]
+_Asked: TypeAlias = dict[Meter, tuple[Line, Cell, int]]
+"""The lines of a step, each with its cell and what counts as settled there."""
 
-
-class _Cell:
-    """One meter. `epoch` counts its resets; `records` the remembered settlements that name it."""
-
-    __slots__ = ("epoch", "forgotten", "held", "holds", "records", "settled")
-
-    def __init__(self) -> None:
-        self.settled = 0
-        self.held = 0
-        self.holds = 0
-        self.records = 0
-        self.epoch = 0
-        self.forgotten = False
-
-
-_Row: TypeAlias = tuple[Meter, _Cell, int, int, int, int, int, int]
-"""What a step makes of one meter: the meter, its cell and epoch, what the call is charged; then settled, held, holds
-and records as they will be. The rows of a settlement are kept as its record: one tuple a meter, not two."""
-_Hold: TypeAlias = tuple[int, dict[Meter, int]]
+_NO_HOLD: _Hold = (0, {}, ())
 
 
 class MemoryLedger:
@@ -57,6 +45,9 @@ class MemoryLedger:
 
     Args:
         remember: how many finished calls, and how many tombstones, are kept.
+
+    Attributes:
+        dropped: corrections that came after their meter had started anew, and changed nothing.
     """
 
     kind = "memory"
@@ -65,15 +56,15 @@ class MemoryLedger:
         self.dropped = 0
         self._lock = threading.Lock()
         self._remember = remember
-        self._cells: dict[Meter, _Cell] = {}
+        self._meters = Meters()
         self._open: dict[str, _Hold] = {}
         # Ordered: to find the oldest entry of a plain dict, one steps over everything that was deleted before it.
-        self._settled: OrderedDict[str, list[_Row]] = OrderedDict()
-        self._released: OrderedDict[str, None] = OrderedDict()
+        self._settled: OrderedDict[str, list[Row]] = OrderedDict()
+        self._released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many meters are live."""
-        return len(self._cells)
+        return len(self._meters.cells)
 
     def admit(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
@@ -82,10 +73,10 @@ class MemoryLedger:
         with self._lock:
             present = self._open.get(call)
             if present is not None:
-                return Grant(present[0])
+                return Grant(present[0], present[2])
             if call in self._released or call in self._settled:
                 return _NOTHING
-            return self._take(call, need, want, lines, (0, {}), force)
+            return self._take(call, need, want, lines, now, _NO_HOLD, force)
 
     def extend(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
@@ -95,53 +86,59 @@ class MemoryLedger:
             present = self._open.get(call)
             if present is None:
                 return _NOTHING
-            return self._take(call, need, want, lines, present, force)
+            return self._take(call, need, want, lines, now, present, force)
 
     def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
         """End a call with a charge, correct the charge of one that ended, or charge without a hold."""
         with self._lock:
-            cells = self._cells
-            rows: list[_Row] = []
+            cells = self._meters.cells
+            rows: list[Row] = []
+            slots: list[Slots] = []
             named: Collection[Meter] = ()
+            dropped = self.dropped
             former = self._settled.get(call)
             if former is not None:
                 named = [row[0] for row in former]
-                for meter, cell, epoch, old, _, _, _, _ in former:
-                    new = amounts.get(meter, 0)
-                    rows.append(
-                        (meter, cell, epoch, new, cell.settled + new - old, cell.held, cell.holds, cell.records)
-                    )
+                dropped += self._correct(former, amounts, now, rows, slots)
             elif (present := self._open.get(call)) is not None:
-                named = present[1]
-                for meter, held in present[1].items():
+                named = held_on = present[1]
+                for meter, held in held_on.items():
                     cell = cells[meter]
                     new = amounts.get(meter, 0)
+                    stamp = now
+                    settled = cell.settled + new
+                    if cell.window:
+                        if stamp < cell.last:
+                            stamp = cell.last
+                        if cell.slides:
+                            settled, past, slot, amount = cell.charged(new, stamp, stamp)
+                            slots.append((cell, cell.epoch, past, slot, amount))
                     rows.append(
                         (
                             meter,
                             cell,
                             cell.epoch,
                             new,
-                            cell.settled + new,
+                            settled,
                             cell.held - held,
                             cell.holds - 1,
                             cell.records + 1,
+                            stamp,
                         )
                     )
-            for meter, new in amounts.items():
+            for meter in amounts:
                 if meter not in named:
-                    cell = cells.get(meter) or _Cell()
-                    rows.append(
-                        (meter, cell, cell.epoch, new, cell.settled + new, cell.held, cell.holds, cell.records + 1)
-                    )
-            self._write(call, rows, None)
+                    others = {other: new for other, new in amounts.items() if other not in named}
+                    dropped += self._charge(call, others, now, rows, slots)
+                    break
+            self._write(call, rows, slots, None, None, dropped)
             self._sweep(rows)
             while len(self._settled) > self._remember:
                 for row in self._settled.popitem(last=False)[1]:
                     cell = row[1]
                     cell.records -= 1
                     if not cell.settled:
-                        self._drop_if_idle(row[0], cell)
+                        self._meters.drop_if_idle(cell)
 
     def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. One that is already settled stays so."""
@@ -149,33 +146,40 @@ class MemoryLedger:
             if call in self._settled:
                 return
             present = self._open.get(call)
-            rows: list[_Row] = []
+            rows: list[Row] = []
+            # Released twice: the tombstone stays the first one's.
+            windowed = self._released.get(call, ())
             if present is not None:
                 for meter, held in present[1].items():
-                    cell = self._cells[meter]
+                    cell = self._meters.cells[meter]
                     rows.append(
-                        (meter, cell, cell.epoch, 0, cell.settled, cell.held - held, cell.holds - 1, cell.records)
+                        (meter, cell, cell.epoch, 0, cell.settled, cell.held - held, cell.holds - 1, cell.records, now)
                     )
-            self._write(call, rows, None, released=True)
+                windowed = tuple([row[1] for row in rows if row[1].window > 0])
+            self._write(call, rows, (), None, windowed, self.dropped)
             self._sweep(rows)
             while len(self._released) > self._remember:
                 self._released.popitem(last=False)
 
     def read(self, meter: Meter, now: int = 0) -> Balance:
-        """What a meter shows now. An unknown meter shows zeros."""
+        """What a meter shows at a time, or as of its last step if that was later. An unknown meter shows zeros."""
         with self._lock:
-            cell = self._cells.get(meter)
-            return _ZERO if cell is None else Balance(cell.settled, cell.held, cell.holds)
+            cell = self._meters.cells.get(meter)
+            return _ZERO if cell is None else Balance(cell.settled_at(now), cell.held, cell.holds)
 
     def reset(self, meter: Meter) -> None:
         """Zero a meter's `settled`, keep its holds, and drop corrections to calls settled before."""
         with self._lock:
-            cell = self._cells.get(meter)
+            cell = self._meters.cells.get(meter)
             if cell is not None:
                 # The epoch first: cut off here, the old charges stand and only their corrections are lost.
                 cell.epoch += 1
-                cell.settled = 0
-                self._drop_if_idle(meter, cell)
+                try:
+                    cell.empty()
+                except BaseException:
+                    cell.empty()
+                    raise
+                self._meters.drop_if_idle(cell)
 
     def forked(self) -> None:
         """In a child process: the parent's open calls are the parent's, and so is whoever held the lock."""
@@ -187,113 +191,194 @@ class MemoryLedger:
     def forget(self, meter: Meter) -> None:
         """Drop a meter; one that holds something goes when its holds end, and what is charged by then goes with it."""
         with self._lock:
-            cell = self._cells.get(meter)
+            cell = self._meters.cells.get(meter)
             if cell is not None:
                 cell.forgotten = True
-                self._drop_if_idle(meter, cell)
+                self._meters.drop_if_idle(cell)
 
     def _take(
-        self, call: str, need: int, want: int, lines: Sequence[Line], present: _Hold, force: bool
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int, present: _Hold, force: bool
     ) -> Grant | Refusal:
         """Decide, and write the hold; `present` is what the call holds already. Hot: once per call and slice."""
-        cells = self._cells
-        tokens, own = present
+        cells = self._meters.cells
+        tokens, own, _ = present
         grant = want if want > need else need
-        asked: dict[Meter, tuple[Line, _Cell]] = {}
+        asked: _Asked = {}
+        added = 0
+        shadows = False
         for line in lines:
-            meter = line.meter
+            meter, limit, base, rate, window, slides, shadow, until = line
             if meter in asked:
                 continue
-            cell = cells.get(meter) or _Cell()
-            asked[meter] = (line, cell)
-            limit = line.limit
-            if limit is not None:
-                room = limit - cell.settled - cell.held - line.base
+            cell = cells.get(meter)
+            # What is over has been idle for its window at least; what nobody has named yet has a window below zero.
+            if cell is not None and (length := cell.window) and (length < 0 or now - cell.last >= length):
+                cell = self._meters.in_use(cell, line, now)
+            if cell is None:
+                cell = Cell(meter, window, slides, until)
+                settled = 0
+                added += 1
+            else:
+                settled = cell.settled_at(now) if cell.slides else cell.settled
+            asked[meter] = (line, cell, settled)
+            if shadow is not None:
+                shadows = True
+            elif limit is not None:
+                room = limit - settled - cell.held - base
                 if own:
                     room += own.get(meter, 0)
-                rate = line.rate
                 if rate:
                     most = room // rate
                     if most < grant:
                         grant = most
                 elif room < 0:
                     grant = -1
+        if self._meters.ring:
+            self._meters.look_around(now, added)
         if grant < need:
             if not force:
-                return _refusal(need, asked.values(), own)
+                return _refusal(need, asked.values(), own, now)
             grant = need
-        rows: list[_Row] = []
+        left_out = _left_out(grant, asked, own, force, present is _NO_HOLD) if shadows else ()
+        rows: list[Row] = []
         held = dict(own)
-        for meter, (line, cell) in asked.items():
+        for meter, (line, cell, _) in asked.items():
+            if left_out and line.shadow in left_out:
+                continue
             before = own.get(meter)
             amount = line.base + grant * line.rate
             if before is None:
                 held[meter] = amount
                 rows.append(
-                    (meter, cell, cell.epoch, 0, cell.settled, cell.held + amount, cell.holds + 1, cell.records)
+                    (meter, cell, cell.epoch, 0, cell.settled, cell.held + amount, cell.holds + 1, cell.records, now)
                 )
             elif amount > before:
                 held[meter] = amount
                 more = cell.held + amount - before
-                rows.append((meter, cell, cell.epoch, 0, cell.settled, more, cell.holds, cell.records))
-        hold = (grant if grant > tokens else tokens, held)
-        self._write(call, rows, hold)
-        return Grant(grant)
+                rows.append((meter, cell, cell.epoch, 0, cell.settled, more, cell.holds, cell.records, now))
+        hold = (grant if grant > tokens else tokens, held, left_out)
+        self._write(call, rows, (), hold, None, self.dropped)
+        return Grant(grant, left_out)
 
-    def _write(self, call: str, rows: list[_Row], hold: _Hold | None, released: bool = False) -> None:
+    def _correct(
+        self, former: list[Row], amounts: Mapping[Meter, int], now: int, rows: list[Row], slots: list[Slots]
+    ) -> int:
+        """Work out the rows of a correction. Returns how many of its amounts come too late."""
+        dropped = 0
+        for meter, cell, epoch, old, _, _, _, _, stamp in former:
+            new = amounts.get(meter, 0)
+            settled = cell.settled + new - old
+            if cell.window > 0:
+                if cell.slides:
+                    at = stamp if stamp > cell.since else cell.since
+                    settled, past, slot, amount = cell.charged(new - old, at, now)
+                    slots.append((cell, epoch, past, slot, amount))
+                elif cell.is_over(now):
+                    dropped += new != old
+                    epoch = LOST
+            rows.append((meter, cell, epoch, new, settled, cell.held, cell.holds, cell.records, stamp))
+        return dropped
+
+    def _charge(self, call: str, amounts: Mapping[Meter, int], now: int, rows: list[Row], slots: list[Slots]) -> int:
+        """Work out the rows of a charge without a hold. Returns how many of its amounts come too late.
+
+        A released call is charged where it held: not on what has started anew since.
+        """
+        dropped = 0
+        held_once = {cell.meter: cell for cell in self._released.get(call, ())}
+        for meter, new in amounts.items():
+            once = held_once.get(meter)
+            if once is not None and not once.slides and once.is_over(now):
+                dropped += new != 0
+                rows.append((meter, once, LOST, new, 0, 0, 0, 0, now))
+                continue
+            cell = self._meters.cells.get(meter)
+            if cell is None:
+                cell = Cell(meter) if once is None else once.heir()
+            elif not cell.slides and cell.is_over(now):
+                self._meters.drop(cell)
+                cell = cell.heir()
+            stamp = now if now > cell.last else cell.last
+            settled = cell.settled + new
+            if cell.slides:
+                settled, past, slot, amount = cell.charged(new, stamp, stamp)
+                slots.append((cell, cell.epoch, past, slot, amount))
+            rows.append((meter, cell, cell.epoch, new, settled, cell.held, cell.holds, cell.records + 1, stamp))
+        return dropped
+
+    def _write(
+        self,
+        call: str,
+        rows: list[Row],
+        slots: Iterable[Slots],
+        hold: _Hold | None,
+        tombstone: tuple[Cell, ...] | None,
+        dropped: int,
+    ) -> None:
         """Write what was worked out, all of it, whatever strikes meanwhile."""
         try:
-            self._put(call, rows, hold, released)
+            self._put(call, rows, slots, hold, tombstone, dropped)
         except BaseException:
-            self._put(call, rows, hold, released)
+            self._put(call, rows, slots, hold, tombstone, dropped)
             raise
 
-    def _put(self, call: str, rows: list[_Row], hold: _Hold | None, released: bool) -> None:
+    def _put(
+        self,
+        call: str,
+        rows: list[Row],
+        slots: Iterable[Slots],
+        hold: _Hold | None,
+        tombstone: tuple[Cell, ...] | None,
+        dropped: int,
+    ) -> None:
         """Doing it twice is the same as doing it once."""
-        cells = self._cells
-        for meter, cell, epoch, _, settled, held, holds, records in rows:
-            # Another epoch: the meter was reset or forgotten since the call settled, and its charge went with that.
-            if cell.epoch == epoch:
-                cells[meter] = cell
-                cell.settled = settled
-                cell.held = held
-                cell.holds = holds
-                cell.records = records
+        self._meters.put(rows, slots)
+        self.dropped = dropped
         if hold is not None:
             self._open[call] = hold
             return
         self._open.pop(call, None)
-        if released:
-            self._released[call] = None
+        if tombstone is not None:
+            self._released[call] = tombstone
         else:
             self._settled[call] = rows
             self._released.pop(call, None)
 
-    def _sweep(self, rows: Iterable[_Row]) -> None:
-        for meter, cell, _, _, settled, _, _, _ in rows:
-            if not settled or cell.forgotten:
-                self._drop_if_idle(meter, cell)
-
-    def _drop_if_idle(self, meter: Meter, cell: _Cell) -> None:
-        if cell.holds or not (cell.forgotten or (cell.settled == 0 and cell.records == 0)):
-            return
-        # Only where it still stands: a forgotten cell may have a successor of the same name.
-        if self._cells.get(meter) is cell:
-            cell.epoch += 1
-            del self._cells[meter]
+    def _sweep(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            cell = row[1]
+            if not cell.settled or cell.forgotten:
+                self._meters.drop_if_idle(cell)
 
 
-def _refusal(need: int, asked: Iterable[tuple[Line, _Cell]], own: Mapping[Meter, int]) -> Refusal:
+def _left_out(grant: int, asked: _Asked, own: Mapping[Meter, int], force: bool, admission: bool) -> tuple[object, ...]:
+    """The shadow groups that do not fit at a grant, in the order of the lines."""
+    fits: dict[object, bool] = {}
+    holds: set[object] = set()
+    for meter, (line, cell, settled) in asked.items():
+        group = line.shadow
+        if group is None:
+            continue
+        if meter in own:
+            holds.add(group)
+        room = 0
+        if line.limit is not None:
+            room = line.limit - settled - cell.held + own.get(meter, 0) - line.base - grant * line.rate
+        fits[group] = fits.get(group, True) and room >= 0
+    return tuple([g for g, fit in fits.items() if not fit and not (force and (admission or g in holds))])
+
+
+def _refusal(need: int, asked: Iterable[tuple[Line, Cell, int]], own: Mapping[Meter, int], now: int) -> Refusal:
     """Name the line that lacks the most room for `need`; the first of those that lack as much."""
-    worst: tuple[int, Line, _Cell] | None = None
-    for line, cell in asked:
-        if line.limit is None:
+    worst: tuple[int, Line, Cell, int] | None = None
+    for line, cell, settled in asked:
+        if line.limit is None or line.shadow is not None:
             continue
         mine = own.get(line.meter, 0)
-        lack = cell.settled + cell.held - mine + line.base + need * line.rate - line.limit
+        lack = settled + cell.held - mine + line.base + need * line.rate - line.limit
         if worst is None or lack > worst[0]:
-            worst = (lack, line, cell)
+            worst = (lack, line, cell, settled)
     assert worst is not None
-    _, line, cell = worst
-    balance = Balance(cell.settled, cell.held - own.get(line.meter, 0), cell.holds - (line.meter in own))
-    return Refusal(line, balance, line.base + need * line.rate)
+    lack, line, cell, settled = worst
+    balance = Balance(settled, cell.held - own.get(line.meter, 0), cell.holds - (line.meter in own))
+    return Refusal(line, balance, line.base + need * line.rate, cell.frees_at(lack, balance.held, now))
