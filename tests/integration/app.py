@@ -61,6 +61,11 @@ class App:
             counts[each.result()] = counts.get(each.result(), 0) + 1
         return counts
 
+    def crowd(self, calls: int, seed: int) -> int:
+        """So many plain calls, each by another user, four at once."""
+        with ThreadPoolExecutor(4) as pool:
+            return len([*pool.map(lambda n: self._as(f"user-{seed + n}", self.plain), range(calls))])
+
     def spend(self, calls: int, users: int = 1, **who: str) -> int:
         """So many plain calls, one after the other."""
         for n in range(calls):

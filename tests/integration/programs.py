@@ -84,6 +84,17 @@ def wait_for(what: str, ready: Callable[[], Any], deadline: float = DEADLINE) ->
     raise AssertionError(f"{what} did not happen within {deadline:.0f} s; last seen: {last!r}")
 
 
+def settled(ask: Callable[[], float]) -> float:
+    """What an answer is when it has not changed for five seconds: five scrapes of these tests."""
+    last, since = ask(), time.monotonic()
+    while time.monotonic() - since < 5:
+        time.sleep(0.2)
+        now = ask()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
+
+
 def get(url: str, **query: str) -> str:
     """The body behind a URL."""
     if query:
