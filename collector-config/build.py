@@ -83,11 +83,12 @@ def place(program: str) -> Path:
     return root() / f"{program}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def build(program: str) -> Path:
+def build(program: str, caches: Path | None = None) -> Path:
     """Build a program if it is not there.
 
     Args:
         program: one of `PROGRAMS`.
+        caches: where Go may keep what another program of the same module needs again; nowhere by default.
 
     Returns:
         where it is.
@@ -98,16 +99,15 @@ def build(program: str) -> Path:
     target = place(program)
     if target.exists():
         return target
-    if shutil.which("go") is None:
-        raise Unavailable(f"{program} is not built yet, and Go is needed to build it: install Go, then run {__file__}.")
+    _need_go(program)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-", ignore_cleanup_errors=True) as temporary:
         work = Path(temporary)
-        go = _Go(work)
+        go = _Go(work, caches or work)
         say(f"Building {program} into {target} …")
         if program == "otelcol":
             _collector_sources(go)
-            package, tags = ".", ()
+            package, tags = ".", tuple[str, ...]()
         else:
             source = SOURCES[program]
             _require(go, source)
@@ -117,16 +117,21 @@ def build(program: str) -> Path:
     return target
 
 
-class _Go:
-    """The go command, in a module of its own; its caches are removed with it, unless the user has caches already."""
+def _need_go(program: str) -> None:
+    if shutil.which("go") is None:
+        raise Unavailable(f"{program} is not built yet, and Go is needed to build it: install Go, then run {__file__}.")
 
-    def __init__(self, work: Path) -> None:
+
+class _Go:
+    """The go command, in a module of its own. Its caches are ours to remove, unless the user has set some."""
+
+    def __init__(self, work: Path, caches: Path) -> None:
         self.module = work / "module"
         self.module.mkdir()
         self._environment = {
             **os.environ,
-            "GOPATH": os.environ.get("GOPATH") or str(work / "path"),
-            "GOCACHE": os.environ.get("GOCACHE") or str(work / "cache"),
+            "GOPATH": os.environ.get("GOPATH") or str(caches / "path"),
+            "GOCACHE": os.environ.get("GOCACHE") or str(caches / "cache"),
             "GOTMPDIR": str(work),
             "GOFLAGS": "-modcacherw -buildvcs=false",
             "GOWORK": "off",
@@ -210,13 +215,26 @@ def main() -> int:
     if arguments.where:
         print(*([place(each) for each in arguments.programs] or [root()]), sep="\n")
         return 0
-    for program in arguments.programs or PROGRAMS:
-        try:
-            print(build(program))
-        except Unavailable as problem:
-            say(str(problem))
-            return 1
+    try:
+        for together in (("otelcol",), ("jaeger",), ("prometheus", "promtool")):
+            _build_together([program for program in together if program in (arguments.programs or PROGRAMS)])
+    except Unavailable as problem:
+        say(str(problem))
+        return 1
     return 0
+
+
+def _build_together(programs: list[str]) -> None:
+    """Programs of one module: what Go keeps of it, some gigabytes, is there until the last of them is built."""
+    missing = [program for program in programs if not place(program).exists()]
+    if missing:
+        _need_go(missing[0])
+        root().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root(), prefix=".caches-", ignore_cleanup_errors=True) as caches:
+            for program in missing:
+                build(program, Path(caches))
+    for program in programs:
+        print(place(program))
 
 
 if __name__ == "__main__":
