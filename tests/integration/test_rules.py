@@ -53,7 +53,9 @@ class TestPromtool:
         )
         assert sum(map(int, re.findall(r"SUCCESS: (\d+) rules found", said))) == len(RULES)
 
-    @pytest.mark.parametrize("name", TESTS)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.slow if name == "month.yml" else ()) for name in TESTS]
+    )
     def test_the_unit_tests_pass(self, name: str, tmp_path: Path) -> None:
         # `promtool test rules` of 3.13 cannot evaluate `anchored`, also with the feature: see tests/spend.yml.
         copy = shutil.copytree(HERE, tmp_path / "prometheus")
@@ -74,7 +76,8 @@ class TestEveryRule:
     def test_an_alert_is_seen_silent_firing_and_clear(self, alert: dict[str, Any]) -> None:
         seen = [
             [bool(each["exp_alerts"]) for each in test["alert_rule_test"] if each["alertname"] == alert["alert"]]
-            for test in TESTS["alerts.yml"]["tests"]
+            for name in ("alerts.yml", "month.yml")
+            for test in TESTS[name]["tests"]
         ]
         assert any(True in each and not each[0] and not each[-1] for each in seen), seen
 
