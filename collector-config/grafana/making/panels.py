@@ -46,6 +46,9 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 NOTHING = "no data"
 USD, SHARE, SECONDS, COUNT, TOKENS = "currencyUSD", "percentunit", "s", "short", "short"
 
+_OUTAGE = "What arrives in one piece after an outage of more than five minutes is in no bar, but in every total."
+"""`anchored` looks for the sample before a bar as far back as Prometheus looks for any: five minutes."""
+
 TODAY, MONTH = "now/d", "now/M"
 """Calendar periods of the dashboard's time zone, which is UTC: that of the budgets."""
 
@@ -87,6 +90,8 @@ def lines(
     title: str, description: str, queries: list[Query], unit: str, *, decimals: int = 2, bars: bool = False
 ) -> timeseries.Panel:
     """Values over time; as bars they are stacked, and each is the amount of its own interval."""
+    if bars:
+        description = f"{description} {_OUTAGE}"
     panel = _described(timeseries.Panel(), title, description, unit, decimals)
     for number, query in enumerate(queries):
         panel = panel.with_target(_over_time(query, number))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ..programs import CONFIG, PROMETHEUS_FEATURES, ROOT, binary, build
+from ..programs import CONFIG, PROMETHEUS_FEATURES, ROOT, binary, build, get
+from .conftest import Run
 
 
 def read(path: Path) -> Any:
@@ -151,6 +152,23 @@ class TestConfiguration:
         variables = SERVICES["collector"]["environment"]
         shown = {variables[name].partition(":")[2] for name in ("SHEKEL_METRICS", "SHEKEL_TRACED")} | {"8888"}
         assert set(targets) == shown
+
+
+class TestHealth:
+    """What each health check asks is answered by the program, and by nothing where it is not up."""
+
+    def test_prometheus_is_asked_by_the_tool_in_its_own_image(self, ran: Run) -> None:
+        _, tool, *asked, url = SERVICES["prometheus"]["healthcheck"]["test"]
+        assert (tool, url) == ("promtool", "--url=http://127.0.0.1:9090")
+        command = [str(binary("promtool")), *asked]
+        assert subprocess.run([*command, f"--url={ran.prometheus.url}"], capture_output=True).returncode == 0
+        assert subprocess.run([*command, "--url=http://127.0.0.1:9"], capture_output=True).returncode != 0
+
+    def test_jaeger_and_the_collector_are_asked_where_they_answer(self, ran: Run) -> None:
+        [jaeger] = [word for word in SERVICES["jaeger"]["healthcheck"]["test"] if word.startswith("http")]
+        assert get(jaeger.replace(":14133", f":{ran.jaeger.health_port}"))
+        [collector] = re.findall(r"http://collector:13133\S*(?=;)", SERVICES["collector-ready"]["command"][2])
+        assert get(collector.replace("collector:13133", f"127.0.0.1:{ran.collector.health_port}"))
 
 
 class TestProvisioning:

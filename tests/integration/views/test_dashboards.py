@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 import time
 from calendar import monthrange
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+
+from shekel.telemetry import names
 
 from ..programs import CONFIG, get, wait_for
 from .conftest import CENT, Run
@@ -48,8 +59,6 @@ class TestFiles:
 
     def test_a_changed_file_is_named(self, tmp_path: Any) -> None:
         pytest.importorskip("grafana_foundation_sdk")
-        import shutil
-
         copy = tmp_path / "grafana"
         shutil.copytree(CONFIG / "grafana", copy)
         file = copy / "dashboards" / "cost.json"
@@ -124,9 +133,6 @@ class TestEveryQuery:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_variables_offer_what_there_is(self, name: str, ran: Run) -> None:
-        import json
-        import re
-
         for variable in dashboard(name)["templating"]["list"]:
             if variable["type"] != "query":
                 continue
@@ -260,6 +266,51 @@ class TestBudgets:
         assert penny == {"penny": 1.0}
         fallback = by(ask(ran.prometheus, panel, 2, ran.at, SPAN), "shekel_budget_name")
         assert fallback == {"falls": 1.0}
+
+
+class TestLedgers:
+    """No shared ledger runs here: three processes tell of one, and of one in memory, as real ones do, over OTLP."""
+
+    @pytest.fixture(scope="class")
+    def told(self, ran: Run) -> Iterator[float]:
+        """When Prometheus has what three processes of two services tell: 4, 4 and 3 USD of 10; seconds since 1970."""
+        providers = []
+        for service, spent in (("shop", 4.0), ("shop", 4.0), ("desk", 3.0)):
+            exporter = OTLPMetricExporter(endpoint=f"{ran.collector.otlp_http}/v1/metrics")
+            reader = PeriodicExportingMetricReader(exporter, export_interval_millis=1000)
+            provider = MeterProvider([reader], Resource.create({"service.name": service}))
+            meter = provider.get_meter(names.SCOPE)
+            for metric, value in (
+                (names.METRIC_BUDGET_SPENT, spent),
+                (names.METRIC_BUDGET_LIMIT, 10.0),
+                (names.METRIC_BUDGET_HELD, 0.0),
+            ):
+                rows = [
+                    Observation(value, {names.BUDGET_NAME: name, names.LEDGER_KIND: kind})
+                    for name, kind in (("together", "redis"), ("apart", "memory"))
+                ]
+                meter.create_observable_gauge(metric, [lambda options, rows=rows: rows], unit=names.UNIT_USD)
+            providers.append(provider)
+
+        def there() -> float:
+            now = time.time()
+            known = ran.prometheus.value('count(shekel_budget_spent{shekel_budget_name=~"together|apart"})', now)
+            return now if known == 6 else 0.0
+
+        yield float(wait_for("what three processes tell", there))
+        for provider in providers:
+            provider.shutdown()
+
+    @pytest.mark.parametrize(
+        ("number", "together", "shop", "desk"), [(0, 4, 8, 3), (2, 10, 20, 10), (3, 0.4, 0.4, 0.3)]
+    )
+    def test_a_shared_one_counts_once_and_those_in_memory_add_up(
+        self, number: int, together: float, shop: float, desk: float, ran: Run, told: float
+    ) -> None:
+        panel = find("budgets", "Every budget")
+        rows = ask(ran.prometheus, panel, number, told, SPAN, budget="together|apart")
+        shown = {(row["metric"]["shekel_budget_name"], row["metric"].get("job")): row["values"][0] for row in rows}
+        assert shown == pytest.approx({("together", None): together, ("apart", "shop"): shop, ("apart", "desk"): desk})
 
 
 class TestStreams:
