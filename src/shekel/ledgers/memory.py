@@ -185,7 +185,7 @@ class MemoryLedger:
         """In a child process: the parent's open calls are the parent's, and so is whoever held the lock."""
         self._lock = threading.Lock()
         self._open.clear()
-        for cell in self._cells.values():
+        for cell in self._meters.cells.values():
             cell.held = cell.holds = 0
 
     def forget(self, meter: Meter) -> None:
