@@ -30,7 +30,7 @@ from . import refusals
 from .arguments import callback_of, fallbacks_of, price_of, seconds_of, shares_of
 from .books import Books
 from .claims import AtLimit, Claim
-from .keywords import limits_of
+from .keywords import limits_in, limits_of
 from .limits import NANO, Limit, Mode, Unit, agree, as_mode, money
 from .slots import LimitState, Slot
 from .thresholds import Thresholds, call_back
@@ -413,16 +413,17 @@ class Budget:
         """Raise or lower a limit while it is in use: the next admission sees it; what is held stays held.
 
         Args:
-            limit: USD, or a spec. It takes the place of the limit of the same unit and window.
+            limit: USD, a `Limit`, or a spec, also of several. Each takes the place of the limit of the same unit and
+                window.
             model: the limit of that model.
 
         Raises:
-            ValueError: the budget has no limit of that unit and window; the message lists those it has.
+            ValueError: the budget has no limit of that unit and window; the message lists those it has, and nothing
+                is changed.
         """
-        for new in limits_of(max_usd=limit):
-            wanted = replace(new, model=model if model is not None else new.model)
-            slot = self._slot_of(wanted)
-            slot.change(wanted)
+        wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
+        for slot, new in [(self._slot_of(each), each) for each in wanted]:
+            slot.change(new)
             self._changed()
             now = time.time()
             for claim in self.claims(now):

@@ -91,6 +91,15 @@ def limits_of(
     return agree(limits, "the budget")
 
 
+def limits_in(value: Any, field: str) -> tuple[Limit, ...]:
+    """The limits of any unit that one value says: an amount in USD, a `Limit`, or a spec.
+
+    Raises:
+        ValueError: it says none, or has options for a budget as a whole.
+    """
+    return _limits(value, field, None)
+
+
 def _limits(value: Any, field: str, unit: Unit | None) -> tuple[Limit, ...]:
     if isinstance(value, Limit):
         limits: tuple[Limit, ...] = (value,)
