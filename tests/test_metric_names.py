@@ -202,5 +202,7 @@ def test_the_pages_of_jaeger_link_attributes_that_exist() -> None:
     attributes = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
     for link in config["linkPatterns"]:
         assert link["key"] in attributes
+        # Only a tag's own value is surely there: without one that it names, Jaeger draws no link.
+        assert set(re.findall(r"#\{([^}]+)\}", link["url"])) == {link["key"]}
     for prefix in config["topTagPrefixes"]:
         assert any(each.startswith(prefix) for each in attributes), prefix

@@ -28,7 +28,7 @@ from ..budgets.policy import per
 from ..budgets.scope import scope
 from ..configuration import configure
 from ..instrumentor import ShekelInstrumentor
-from ..testing import FakeProvider, Reply, RequestSeen
+from ..testing import Bill, FakeProvider, Reply, RequestSeen
 from .exporting import Exporting
 
 BIG, SMALL, CLAUDE = "gpt-4.1", "gpt-4.1-mini", "claude-haiku-4-5"
@@ -50,6 +50,11 @@ _QUESTIONS = (
 )
 _SAY_EVERY = 10.0
 """Seconds between two lines of output."""
+
+_PAGE = 600.0
+"""Seconds that a bill covers: longer than any call, which is put on the bill that it began under."""
+
+NANO = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,7 @@ class _Service:
         )
         self._whole = budget(APP_LIMIT, name="app")
         self._agent = budget(AGENT_LIMIT, name="agent")  # the last run's is kept, so that its gauges stay
+        self._billed, self._earlier = 0, provider.bill
         self._sessions = 0
         self._ended = dict.fromkeys(("answered", "left", "refused", "cut", "failed"), 0)
 
@@ -155,7 +161,7 @@ class _Service:
         return tally
 
     async def _sessions_until(self, stop: asyncio.Event, say: Callable[[str], None]) -> None:
-        started = said = time.monotonic()
+        started = said = turned = time.monotonic()
         async with asyncio.TaskGroup() as running:
             for number in count(1):
                 now = time.monotonic()
@@ -164,6 +170,9 @@ class _Service:
                 if now - said >= _SAY_EVERY:
                     said = now
                     say(_line(self._tally()))
+                if now - turned >= _PAGE:
+                    turned = now
+                    self._turn_page()
                 if number % self._shape.agent_every == 0:
                     running.create_task(self._run_away())
                 else:
@@ -248,13 +257,21 @@ class _Service:
         self._ended[ended] += 1
         return ended in ("answered", "left")
 
+    def _turn_page(self) -> None:
+        """Begin a new bill, and keep of the one before the last only its sum: a bill has every attempt."""
+        if self._earlier is not self._provider.bill:
+            self._billed += self._earlier.total
+        self._earlier, self._provider.bill = self._provider.bill, Bill()
+
     def _tally(self) -> Tally:
+        now = self._provider.bill
+        billed = self._billed + now.total + (0 if self._earlier is now else self._earlier.total)
         return Tally(
             self._sessions,
             dict(self._ended),
             self._whole.spent,
             {model: row["cost"] for model, row in self._whole.summary_data()["by_model"].items()},
-            self._provider.bill.usd,
+            Decimal(billed) / NANO,
         )
 
 

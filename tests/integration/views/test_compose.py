@@ -213,3 +213,30 @@ class TestExample:
 
         arguments = _parser().parse_args(SERVICES["app"]["command"])
         assert (arguments.command, arguments.otlp, arguments.load) == ("demo", "http://collector:4318", 0)
+
+
+class TestReadme:
+    README = (CONFIG / "README.md").read_text(encoding="utf-8")
+
+    def test_what_it_links_and_names_is_there(self) -> None:
+        linked = re.findall(r"\]\((?!http)([^)#]+)\)", self.README)
+        named = re.findall(r"`((?:prometheus|grafana|jaeger|example|tests)/[\w./*-]*)`", self.README)
+        assert linked
+        assert named
+        for each in {*linked, *named}:
+            assert list((ROOT if each.startswith("tests/") else CONFIG).glob(each)), each
+
+    def test_ports_and_versions_are_those_of_compose(self) -> None:
+        ports = {port.split(":")[1] for each in SERVICES.values() for port in each.get("ports", ())}
+        assert set(re.findall(r"http://127\.0\.0\.1:(\d+)", self.README)) <= ports
+        tested = self.README[self.README.index("## Versions") :]
+        for image in ("otel/opentelemetry-collector-contrib", "jaegertracing/jaeger", "prom/prometheus"):
+            assert TAGS[image].removeprefix("v") in tested
+        assert f"Grafana {TAGS['grafana/grafana'].rpartition('.')[0]} is not run" in tested
+
+    def test_its_searches_and_sums_are_metrics_and_keys_that_exist(self) -> None:
+        from shekel.telemetry import names
+
+        known = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+        for word in re.findall(r"`((?:shekel|gen_ai|user|session|tenant)\.[a-z_.]+)`", self.README):
+            assert word in known or word.startswith("shekel.traced."), word

@@ -49,6 +49,40 @@ def ruled(ran: Run) -> float:
     return float(wait_for("rules over the whole run", seen, 170))
 
 
+@pytest.fixture(scope="session")
+def told(ran: Run) -> Iterator[float]:
+    """When Prometheus has what three processes of two services tell: 4, 4 and 3 USD of 10; seconds since 1970."""
+    providers = []
+    for number, (service, spent) in enumerate((("shop", 4.0), ("shop", 4.0), ("desk", 3.0))):
+        exporter = OTLPMetricExporter(endpoint=f"{ran.collector.otlp_http}/v1/metrics")
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=1000)
+        process = {"service.name": service, "service.instance.id": f"process {number}"}
+        provider = MeterProvider([reader], Resource.create(process))
+        meter = provider.get_meter(names.SCOPE)
+        for metric, value in (
+            (names.METRIC_BUDGET_SPENT, spent),
+            (names.METRIC_BUDGET_LIMIT, 10.0),
+            (names.METRIC_BUDGET_HELD, 0.0),
+        ):
+            rows = [
+                Observation(value, {names.BUDGET_NAME: name, names.LEDGER_KIND: kind})
+                for name, kind in (("together", "redis"), ("apart", "memory"))
+            ]
+            meter.create_observable_gauge(metric, [lambda options, rows=rows: rows], unit=names.UNIT_USD)
+        providers.append(provider)
+
+    def there() -> float:
+        now = time.time()
+        known = ran.prometheus.value('count(shekel_budget_spent{shekel_budget_name=~"together|apart"})', now)
+        return now if known == 6 else 0.0
+
+    try:
+        yield float(wait_for("what three processes tell", there))
+    finally:
+        for provider in providers:
+            provider.shutdown()
+
+
 class TestFiles:
     def test_writing_them_again_changes_nothing(self) -> None:
         pytest.importorskip("grafana_foundation_sdk")
@@ -270,36 +304,6 @@ class TestBudgets:
 
 class TestLedgers:
     """No shared ledger runs here: three processes tell of one, and of one in memory, as real ones do, over OTLP."""
-
-    @pytest.fixture(scope="class")
-    def told(self, ran: Run) -> Iterator[float]:
-        """When Prometheus has what three processes of two services tell: 4, 4 and 3 USD of 10; seconds since 1970."""
-        providers = []
-        for service, spent in (("shop", 4.0), ("shop", 4.0), ("desk", 3.0)):
-            exporter = OTLPMetricExporter(endpoint=f"{ran.collector.otlp_http}/v1/metrics")
-            reader = PeriodicExportingMetricReader(exporter, export_interval_millis=1000)
-            provider = MeterProvider([reader], Resource.create({"service.name": service}))
-            meter = provider.get_meter(names.SCOPE)
-            for metric, value in (
-                (names.METRIC_BUDGET_SPENT, spent),
-                (names.METRIC_BUDGET_LIMIT, 10.0),
-                (names.METRIC_BUDGET_HELD, 0.0),
-            ):
-                rows = [
-                    Observation(value, {names.BUDGET_NAME: name, names.LEDGER_KIND: kind})
-                    for name, kind in (("together", "redis"), ("apart", "memory"))
-                ]
-                meter.create_observable_gauge(metric, [lambda options, rows=rows: rows], unit=names.UNIT_USD)
-            providers.append(provider)
-
-        def there() -> float:
-            now = time.time()
-            known = ran.prometheus.value('count(shekel_budget_spent{shekel_budget_name=~"together|apart"})', now)
-            return now if known == 6 else 0.0
-
-        yield float(wait_for("what three processes tell", there))
-        for provider in providers:
-            provider.shutdown()
 
     @pytest.mark.parametrize(
         ("number", "together", "shop", "desk"), [(0, 4, 8, 3), (2, 10, 20, 10), (3, 0.4, 0.4, 0.3)]
