@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import Any
+from inspect import currentframe
+from typing import Any, NoReturn
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
@@ -39,14 +42,27 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             installed.append(requirement.split()[0])
         return tuple(installed) or _instruments_any
 
+    def instrument(self, **kwargs: Any) -> Any:
+        """Begin to meter and to tell. Reads SHEKEL_BUDGET.
+
+        Args:
+            **kwargs: `tracer_provider`, `meter_provider`, and what `BaseInstrumentor.instrument` takes.
+
+        Raises:
+            ValueError: SHEKEL_BUDGET is no spec. Under `opentelemetry-instrument`, which would only log this, the
+                program ends instead, with the sentence on stderr: a limit that nobody can read must not become none.
+        """
+        try:
+            the_runtime().read_environment()
+        except ValueError as error:
+            # Whoever skips the check of dependencies is an agent that has done it: what is raised is logged at most.
+            if kwargs.get("skip_dep_check"):
+                _end(f"shekel: {error} The program was not started.")
+            raise
+        return super().instrument(**kwargs)
+
     def _instrument(self, **kwargs: Any) -> None:
         runtime = the_runtime()
-        try:
-            runtime.read_environment()
-        except ValueError as error:
-            # A limit that nobody can read must not become no limit, and what is raised here would only be logged and
-            # would end every other instrumentation: the program does not start.
-            raise SystemExit(f"shekel: {error}") from None
         runtime.teller.bind(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
         runtime.acquire_doors()
 
@@ -54,6 +70,21 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         runtime = the_runtime()
         runtime.teller.unbind()
         runtime.release_doors()
+
+
+def _end(sentence: str) -> NoReturn:
+    """End the program with a sentence on stderr and the exit code 1.
+
+    While Python itself starts, `SystemExit` is a "fatal error" with a long traceback. Nothing of the program has run
+    then, so there is nothing that an exit at once could lose.
+    """
+    frame = currentframe()
+    while frame is not None and frame.f_globals.get("__name__") not in ("sitecustomize", "site"):
+        frame = frame.f_back
+    if frame is None:
+        raise SystemExit(sentence) from None
+    print(sentence, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 __all__ = ["ShekelInstrumentor"]

@@ -93,6 +93,7 @@ class TestLimits:
     def test_options(self) -> None:
         spec = parse_spec("$5/day mode=strict warn_at=80%,0.5 name='nightly run' at_limit=warn")
         assert spec.options == {"mode": Mode.STRICT, "warn_at": (0.5, 0.8), "name": "nightly run", "at_limit": "warn"}
+        assert parse_spec("$5 unpriced=Allow").options == {"unpriced": "allow"}
         assert parse_spec("$5 WARN-AT=1 Mode=Sliced name=a+b=c").options == {
             "warn_at": (1.0,),
             "mode": Mode.SLICED,

@@ -563,9 +563,9 @@ class Budget:
     def __del__(self) -> None:
         try:
             meters = [meter for slot in self._slots for meter in slot.meters()]
-        except AttributeError:  # it was refused while it was being made
+            late.put(lambda: forget(meters))
+        except (AttributeError, TypeError):  # it was refused while it was made; or Python ends, and modules are empty
             return
-        late.put(lambda: forget(meters))
 
 
 everywhere: Budget | None = None

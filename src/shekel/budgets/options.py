@@ -15,6 +15,9 @@ from .zones import find_zone, no_zone
 AT_LIMIT: Final = ("raise", "warn", "shadow", "pause", "finish")
 """What a budget can do where a call does not fit."""
 
+UNPRICED: Final = ("refuse", "allow")
+"""What a budget can do with a model whose price nobody knows."""
+
 
 def nearest(word: str, known: Mapping[str, Any]) -> str:
     """What to write instead of a word that is unknown: the nearest, or all there are."""
@@ -64,6 +67,13 @@ def _at_limit(value: str) -> str:
     return value.lower()
 
 
+def _unpriced(value: str) -> str:
+    known = dict.fromkeys(UNPRICED)
+    if value.lower() not in known:
+        raise ValueError(f"says nothing that can be done with a model without a price: {nearest(value, known)}")
+    return value.lower()
+
+
 def _shares(value: str) -> tuple[float, ...]:
     shares = []
     for word in value.split(","):
@@ -91,5 +101,6 @@ OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "warn_at": _shares,
     "name": _name,
     "at_limit": _at_limit,
+    "unpriced": _unpriced,
 }
 """How the value of each option is read. What it raises says what is wrong, after the value was named."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
+from . import budget as budgets
 from .claims import Claim
 from .keywords import as_limit
 from .limits import Limit, Mode, as_mode
@@ -64,7 +65,7 @@ class Policy:
 
 
 def per(
-    *keys_and_limit: Any, mode: str | Mode = Mode.SLICED, name: str | None = None, unpriced: str = "refuse"
+    *keys_and_limit: Any, mode: str | Mode | None = None, name: str | None = None, unpriced: str = "refuse"
 ) -> Policy:
     """A budget for each value of a scope key: `per("user.id", "$5/day")`, `per("tenant.id", "user.id", "$1")`.
 
@@ -88,7 +89,7 @@ def per(
     return Policy(
         tuple(keys),
         as_limit(limit, "the limit"),
-        as_mode(mode),
+        budgets.default_mode if mode is None else as_mode(mode),
         name or f"per {' and '.join(keys)}",
         unpriced == "allow",
     )

@@ -9,6 +9,7 @@
              session                           until nothing happened for idle= (30min unless told)
     MODEL    gpt-4o  gpt-4o*
     OPTION   tz=Europe/Berlin  from=2026-01-31  idle=30min  mode=strict  warn_at=0.5,0.8  name=nightly  at_limit=warn
+             unpriced=allow
 
 Text that is no spec is answered with one sentence: the word, the text around it, and what to write instead.
 """
@@ -30,8 +31,8 @@ class Spec:
 
     Attributes:
         limits: at least one.
-        options: those for the budget itself: `mode` (a `Mode`), `warn_at` (shares of the limit, rising), `name`, and
-            `at_limit` (its name), each only if it was given. What concerns windows is in the limits.
+        options: those for the budget itself: `mode` (a `Mode`), `warn_at` (shares of the limit, rising), `name`,
+            `at_limit` and `unpriced` (their names), each only if it was given. What concerns windows is in the limits.
     """
 
     limits: tuple[Limit, ...]
