@@ -107,6 +107,15 @@ def decide(meters, facts):
     return fits, spans if fits else None
 
 
+def least(meters, facts):
+    """What each meter must have room for, at least, for the call to be admitted."""
+    free = [Meter(meter.unit, None if meter.limit is None else 10**15, meter.mode, meter.votes) for meter in meters]
+    strict = any(m.mode == "strict" and m.unit != "calls" and m.votes and m.limit is not None for m in meters)
+    if strict:
+        return [_at_cap(meter, facts, 1, least=True) for meter in meters]
+    return [span[0] for span in decide(free, facts)[1]]
+
+
 def _candidates(voting, facts, most):
     """Caps worth trying, the largest first: the most, and the largest that each meter alone allows."""
     caps = {most}

@@ -29,7 +29,7 @@ from shekel.settlement import Billing, Failure, Outcome
 from shekel.testing import Clock
 from shekel.usage import Usage
 
-from .gate_oracle import LEAST_SLICE, Facts, Meter, decide
+from .gate_oracle import LEAST_SLICE, Facts, Meter, decide, least
 
 PRICES = Prices()
 MODELS = ("gpt-4o-mini", "gpt-4o")
@@ -94,6 +94,23 @@ class AnyCalls(RuleBasedStateMachine):
 
     # Admission
 
+    @rule(stack=stacks, asked=requests, which=st.integers(0, 5), off=st.sampled_from([-1, 0, 0, 1]))
+    def admit_at_the_edge(self, stack: list[int], asked: dict[str, Any], which: int, off: int) -> None:
+        """The limit of one meter is what is used and what the call needs, or one more, or one less."""
+        _, facts = self.call(asked)
+        pairs = self.on(stack)
+        needs = least([meter for _, meter in pairs], facts)
+        limited = [index for index, (_, meter) in enumerate(pairs) if meter.limit is not None]
+        if limited:
+            index = limited[which % len(limited)]
+            name, meter = pairs[index]
+            amount = meter.used + needs[index] + off
+            if amount > 0:
+                owner = next(n for n, own in enumerate(self.meters) if any(each is name for each, _ in own))
+                self.budgets[owner].set_limit(Limit(amount, Unit(meter.unit)))
+                meter.limit = amount
+        self.admit(stack, asked)
+
     @rule(stack=stacks, asked=requests)
     def admit(self, stack: list[int], asked: dict[str, Any]) -> None:
         call, facts = self.call(asked)
@@ -108,10 +125,10 @@ class AnyCalls(RuleBasedStateMachine):
         if call.refusal is not None or spans is None:
             return
         assert call.held_lines is not None
-        for index, ((name, meter), (least, most)) in enumerate(zip(pairs, spans, strict=True)):
+        for index, ((name, meter), (fewest, most)) in enumerate(zip(pairs, spans, strict=True)):
             assert call.claims[index].meter is name
             held = call.held(index)
-            assert least <= held <= most, (meter, held, least, most)
+            assert fewest <= held <= most, (meter, held, fewest, most)
             meter.held[call.id] = held
         if facts.stream:
             call.streaming(call.endpoint.reader(call.request, self.estimator.rates(call.model)))
@@ -178,10 +195,10 @@ class AnyCalls(RuleBasedStateMachine):
             assert self.gate.extend(call, done)
             return
         rest = 256 if facts.cap is None else facts.cap * facts.n - done
-        least = done + min(LEAST_SLICE, rest) if done >= granted else granted + 1
+        total = done + min(LEAST_SLICE, rest) if done >= granted else granted + 1
         sliced = [meter.mode == "sliced" for _, meter in pairs]
         needs = [
-            base + least * rate if slices else meter.held[name]
+            base + total * rate if slices else meter.held[name]
             for (_, meter), slices in zip(pairs, sliced, strict=True)
             for base, rate in [facts.parts(meter.unit)]
         ]
@@ -196,8 +213,8 @@ class AnyCalls(RuleBasedStateMachine):
             self.end(name, Outcome.CUT, None)
             return
         assert call.granted is not None
-        assert call.granted >= least
-        assert call.granted <= max(least, max(done, granted) + 256)
+        assert call.granted >= total
+        assert call.granted <= max(total, max(done, granted) + 256)
         for index, (_, meter) in enumerate(pairs):
             held = call.held(index)
             base, rate = facts.parts(meter.unit)
