@@ -331,6 +331,15 @@ class Jaeger(Program):
         """What its API says at `/api/{path}`."""
         return json.loads(get(f"{self.url}/api/{path}", **query))
 
+    def traces_by_id(self, trace: str) -> list[dict[str, Any]]:
+        """The trace with this id, alone; nothing where it is not there yet."""
+        try:
+            return list(self.api(f"traces/{trace}")["data"])
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return []
+            raise
+
     def traces(self, service: str, tags: Mapping[str, str] = {}, limit: int = 2000) -> list[dict[str, Any]]:
         """Traces of a service whose spans have these tags, as Jaeger's search finds them.
 
