@@ -8,7 +8,7 @@ knowledge of the 64 slots.
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ledger_oracle import Oracle
 
 from shekel.ledgers.base import Grant, Ledger, Line
@@ -29,15 +29,16 @@ SLOTS_OF_CALLS = range(6)
 
 which = st.sampled_from(SLOTS_OF_CALLS)
 kinds = st.sampled_from(sorted(WINDOWS))
-amounts = st.integers(0, 60)
-tokens = st.integers(0, 12)
+amounts = st.integers(0, 40)
+tokens = st.integers(0, 6)
 groups = st.sampled_from([None, None, None, "s", "t"])
-spans = st.integers(0, 12) | st.integers(0, 90) | st.integers(300, 340)
+spans = st.integers(0, 12) | st.sampled_from([36, 37, 38, 39, 40, 49, 50, 60, 100]) | st.integers(318, 328)
+forced = st.sampled_from([False, False, False, True])
 yesterday = st.sampled_from([0, 0, 0, 1])
 charges = st.dictionaries(st.tuples(kinds, yesterday), amounts, max_size=5)
-asked = st.lists(
-    st.tuples(kinds, yesterday, st.none() | st.integers(0, 120), amounts, st.integers(0, 9), groups), max_size=6
-)
+edges = st.sampled_from(["edge - 1", "edge - 1", "edge + 0", "edge + 0", "edge + 20"])
+limits = st.none() | st.integers(0, 400) | edges | edges | edges
+asked = st.lists(st.tuples(kinds, yesterday, limits, amounts, st.integers(0, 4), groups), max_size=4)
 
 
 class AnyInterleaving(RuleBasedStateMachine):
@@ -57,11 +58,17 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.names.add(name)
         return name
 
-    def lines(self, asked):
+    def lines(self, which, need, asked):
+        """The lines, with limits that are a given number or lie at the very edge of what fits."""
         made = []
         for kind, back, limit, base, rate, group in asked:
+            meter = self.name(kind, back)
+            if isinstance(limit, str):
+                balance = self.oracle.balance(meter, self.now, without=self.call(which))
+                slack = int(limit.removeprefix("edge").replace(" ", ""))
+                limit = max(0, balance.settled + balance.held + base + need * rate + slack)
             until = (self.now // DAY - back + 1) * DAY if kind == "day" else 0
-            made.append(Line(self.name(kind, back), limit, base, rate, *WINDOWS[kind], group, until))
+            made.append(Line(meter, limit, base, rate, *WINDOWS[kind], group, until))
         return made
 
     def call(self, which):
@@ -86,27 +93,43 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif sliding[answer.line.meter][1] is not None:
             assert sliding[answer.line.meter][1] + held[answer.line.meter] + answer.asked > answer.line.limit
 
-    @rule(which=which, need=tokens, more=tokens, asked=asked, force=st.sampled_from([False, False, False, True]))
+    def has_ended(self, which):
+        return self.call(which) in self.oracle.settled or self.call(which) in self.oracle.released
+
+    @rule(which=which, need=tokens, more=tokens, asked=asked, force=forced)
     def admit(self, which, need, more, asked, force):
-        self.hold("admit", which, need, more, self.lines(asked), force)
-
-    @rule(which=which, need=tokens, more=tokens, asked=asked)
-    def admit_another(self, which, need, more, asked):
-        if self.call(which) in self.oracle.settled or self.call(which) in self.oracle.released:
+        if self.has_ended(which):
             self.turn[which] += 1
-        self.hold("admit", which, need, more, self.lines(asked), False)
+        self.hold("admit", which, need, more, self.lines(which, need, asked), force)
 
-    @rule(which=which, need=tokens, more=tokens, asked=asked, force=st.booleans())
+    @rule(which=which, need=tokens, more=tokens, asked=asked, force=forced)
+    def admit_late_or_again(self, which, need, more, asked, force):
+        self.hold("admit", which, need, more, self.lines(which, need, asked), force)
+
+    @precondition(lambda self: self.oracle.holds)
+    @rule(which=which, need=tokens, more=tokens, asked=asked, force=forced)
     def extend(self, which, need, more, asked, force):
-        self.hold("extend", which, need, more, self.lines(asked), force)
+        self.hold("extend", which, need, more, self.lines(which, need, asked), force)
 
-    @rule(which=which, charges=charges)
-    def settle_or_correct(self, which, charges):
+    @rule(which=which, asked=asked, amount=amounts, span=spans)
+    def lead_a_whole_life(self, which, asked, amount, span):
+        if self.has_ended(which):
+            self.turn[which] += 1
+        if self.call(which) not in self.oracle.holds:
+            self.hold("admit", which, 0, 0, self.lines(which, 0, asked), True)
+        self.settle_or_correct(which, {}, amount)
+        self.now += span
+
+    @rule(which=which, charges=charges, default=amounts)
+    def settle_or_correct_some(self, which, charges, default):
+        self.settle_or_correct(which, charges, default)
+
+    def settle_or_correct(self, which, charges, default):
         call = self.call(which)
         amounts = {self.name(kind, back): amount for (kind, back), amount in charges.items()}
-        for meter in self.oracle.has_held(call):
-            if meter.startswith("day") and charges:
-                amounts[meter] = next(iter(charges.values()))
+        for meter in self.oracle.has_held(call) - set(amounts):
+            if default:
+                amounts[meter] = default
         # A meter with a window is charged where the call has held: that is how such a meter is charged at all.
         named = {m: n for m, n in amounts.items() if m in ("process", "calls") or m in self.oracle.has_held(call)}
         self.oracle.settle(call, named, self.now)

@@ -93,10 +93,12 @@ class Cell:
         self.window = line.window  # last: cut off before this, the next line does it all again
 
     def empty(self) -> None:
-        """Zero what is settled. Twice is the same as once."""
-        self.past = ()
-        self.amount = 0
-        self.settled = 0
+        """Zero what is settled, all of it, whatever strikes meanwhile."""
+        try:
+            self.past, self.amount, self.settled = (), 0, 0
+        except BaseException:
+            self.past, self.amount, self.settled = (), 0, 0
+            raise
 
     def settled_at(self, now: int) -> int:
         """What counts as settled at a time."""

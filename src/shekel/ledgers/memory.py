@@ -174,11 +174,7 @@ class MemoryLedger:
             if cell is not None:
                 # The epoch first: cut off here, the old charges stand and only their corrections are lost.
                 cell.epoch += 1
-                try:
-                    cell.empty()
-                except BaseException:
-                    cell.empty()
-                    raise
+                cell.empty()
                 self._meters.drop_if_idle(cell)
 
     def forked(self) -> None:
@@ -293,11 +289,8 @@ class MemoryLedger:
                 rows.append((meter, once, LOST, new, 0, 0, 0, 0, now))
                 continue
             cell = self._meters.cells.get(meter)
-            if cell is None:
+            if cell is None or cell.is_over(now):
                 cell = Cell(meter) if once is None else once.heir()
-            elif not cell.slides and cell.is_over(now):
-                self._meters.drop(cell)
-                cell = cell.heir()
             stamp = now if now > cell.last else cell.last
             settled = cell.settled + new
             if cell.slides:

@@ -47,10 +47,7 @@ class Meters:
             if line.window:
                 self.ring.append(cell)
             cell.adopt(line)
-        if cell.is_over(now):
-            self.drop(cell)
-            return None
-        return cell
+        return None if cell.is_over(now) else cell
 
     def put(self, rows: Iterable[Row], slots: Iterable[Slots]) -> None:
         """Write what a step has worked out."""
@@ -58,6 +55,9 @@ class Meters:
             # Another epoch: the meter was reset or forgotten since the call settled, and its charge went with that.
             if cell.epoch == epoch:
                 if not cell.standing:
+                    former = self.cells.get(meter)
+                    if former is not None and former is not cell:
+                        self.drop(former)  # it was over
                     if cell.window > 0:
                         self.ring.append(cell)
                     self.cells[meter] = cell

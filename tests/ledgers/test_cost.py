@@ -1,0 +1,86 @@
+"""What the ledger in memory costs, as ratios and bytes, which depend little on the machine."""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+import tracemalloc
+
+import pytest
+
+from shekel.ledgers.base import Line
+from shekel.ledgers.memory import MemoryLedger
+
+HOUR = 3_600_000_000
+NOW = 1_800_000_000_000_000
+KINDS = {"total": (0, False), "sliding": (HOUR, True), "session": (HOUR, False)}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request) -> tuple[int, bool]:
+    return request.param
+
+
+def lines_of(meters: int, kind: tuple[int, bool]) -> list[Line]:
+    return [Line(f"user {n}", 10**15, 1_000, 10, *kind) for n in range(meters)]
+
+
+def charged(lines: list[Line], *, remember: int = 10) -> MemoryLedger:
+    """A ledger in which each meter has spent something and holds nothing, and nothing else is remembered."""
+    ledger = MemoryLedger(remember=remember)
+    for n, line in enumerate(lines):
+        ledger.admit(f"seed {n}", 0, 0, [line], NOW)
+        ledger.settle(f"seed {n}", {line.meter: 123_456_789}, NOW)
+    return ledger
+
+
+class TestSpeed:
+    def test_does_not_depend_on_the_number_of_live_meters(self, kind):
+        """Two ledgers in turn, a hundred times as many meters in one: what grew with them would be a hundred times."""
+        sets = {meters: lines_of(meters, kind) for meters in (300, 30_000)}
+        ledgers = {meters: charged(lines) for meters, lines in sets.items()}
+        rng = random.Random(0)
+        ratios = []
+        for turn in range(9):
+            seconds = {}
+            for meters, ledger in ledgers.items():
+                calls = [(f"call {turn} {n}", rng.sample(sets[meters], 3)) for n in range(300)]
+                start = time.thread_time()
+                for call, lines in calls:
+                    ledger.admit(call, 16, 256, lines, NOW)
+                    ledger.settle(call, {line.meter: 900 for line in lines}, NOW)
+                seconds[meters] = time.thread_time() - start
+            ratios.append(seconds[30_000] / seconds[300])
+        # The rest is memory that is not in the processor's cache.
+        assert statistics.median(ratios) < 8
+
+    def test_does_not_depend_on_how_many_windows_end_at_once(self):
+        """The longest step while thirty thousand windows are over at once looks at as many cells as any other."""
+        ledger = charged(lines_of(30_000, (HOUR, True)))
+        looks = []
+        for n in range(500):
+            before = len(ledger)
+            ledger.admit(f"call {n}", 0, 0, [Line("process", None, 1)], NOW + 2 * HOUR)
+            looks.append(before - len(ledger))
+        assert max(looks) <= 3
+
+
+class TestMemory:
+    @pytest.mark.parametrize("slots", [1, 4])
+    def test_of_an_idle_meter_is_500_bytes_at_most(self, kind, slots):
+        lines = lines_of(2_000, kind)
+        gc.collect()
+        tracemalloc.start()
+        ledger = charged(lines)
+        for slot in range(1, slots):
+            for n, line in enumerate(lines):
+                now = NOW + slot * HOUR // 10
+                ledger.admit(f"call {slot} {n}", 0, 0, [line], now)
+                ledger.settle(f"call {slot} {n}", {line.meter: 123_456_789}, now)
+        gc.collect()
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(ledger) == 2_000
+        assert 100 < used / 2_000 <= 500
