@@ -66,6 +66,7 @@ def test_a_collector_that_is_away_costs_an_app_nothing(tmp_path: Path, seconds: 
         assert lost > 0 or seconds < 20
 
 
+@pytest.mark.slow  # Jaeger takes ten seconds to stop, and the collector some to find it again
 def test_jaeger_away_loses_nothing(tmp_path: Path) -> None:
     with FakeProvider() as provider, Jaeger(tmp_path / "jaeger") as jaeger:
         with (
