@@ -16,13 +16,27 @@ from .budgets.errors import (
 )
 from .budgets.limits import Limit, Mode
 from .budgets.making import budget, with_budget
+from .budgets.part_errors import (
+    AgentBudgetExceededError,
+    AgentLoopError,
+    BudgetConfigMismatchError,
+    ChainBudgetExceededError,
+    NodeBudgetExceededError,
+    SessionBudgetExceededError,
+    SpendVelocityExceededError,
+    TaskBudgetExceededError,
+    ToolBudgetExceededError,
+)
 from .budgets.policy import Policy, per
 from .budgets.scope import scope
 from .budgets.slots import LimitState
+from .budgets.temporal import TemporalBudget
+from .budgets.tools import tool
 from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import reconcile
 from .receipts import Receipt, call_of
+from .vocabulary import NotHereYetError
 
 if TYPE_CHECKING:
     from .doors.processor import ShekelSpanProcessor
@@ -30,20 +44,31 @@ if TYPE_CHECKING:
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
+    "AgentBudgetExceededError",
+    "AgentLoopError",
     "Allowance",
     "AtLimit",
     "Budget",
+    "BudgetConfigMismatchError",
     "BudgetExceededError",
     "BudgetPausedError",
+    "ChainBudgetExceededError",
     "Exceeded",
     "FallbackError",
     "Limit",
     "LimitState",
     "Mode",
+    "NodeBudgetExceededError",
+    "NotHereYetError",
     "Policy",
     "Receipt",
+    "SessionBudgetExceededError",
     "ShekelInstrumentor",
     "ShekelSpanProcessor",
+    "SpendVelocityExceededError",
+    "TaskBudgetExceededError",
+    "TemporalBudget",
+    "ToolBudgetExceededError",
     "UnboundedCallError",
     "UnpricedModelError",
     "budget",
@@ -52,6 +77,7 @@ __all__ = [
     "per",
     "reconcile",
     "scope",
+    "tool",
     "with_budget",
 ]
 
@@ -68,4 +94,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    from . import vocabulary
+
+    if name in vocabulary.NAMES:
+        return getattr(vocabulary, name)
     raise AttributeError(f"module 'shekel' has no attribute {name!r}")

@@ -19,6 +19,7 @@ from wrapt import register_post_import_hook
 
 from . import faults, late
 from .budgets import budget as budgets
+from .budgets import tools
 from .budgets.budget import Budget
 from .budgets.claims import Claim
 from .budgets.gate import Gate
@@ -304,6 +305,8 @@ def the_runtime() -> Runtime:
 
 budgets.ledger = lambda: the_runtime().ledger
 budgets.forget = lambda meters: the_runtime().forget(meters)
+tools.charge = lambda name, price, here: the_runtime().gate.admit_tool(name, price, here)
+tools.tell = lambda name, here: the_runtime().teller.tool(name, here)
 budgets.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
 budgets.activated.append(lambda: the_runtime().acquire_doors())
 budgets.deactivated.append(lambda: the_runtime().release_doors())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from decimal import ROUND_CEILING, Decimal
 from itertools import pairwise
 from typing import Any
 
 from .claims import Fallback
+from .limits import NANO
 
 DEFAULT_FALLBACK_AT = 0.8
 """From which share of the limit a fallback takes over that is given as a plain name."""
@@ -72,6 +74,35 @@ def seconds_of(value: Any, field: str) -> float:
     if not good:
         raise ValueError(f"{field} must be seconds above 0 and at most {LONGEST_WAIT:g}, such as 60, not {value!r}.")
     return float(value)
+
+
+def flag_of(value: Any, field: str) -> bool:
+    """A switch."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{field} must be True or False, not {value!r}.")
+    return value
+
+
+def tool_prices_of(value: Any) -> dict[str, int]:
+    """What runs of tools cost, in nano-dollars, from what the caller gave in USD."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(tool, str) for tool in value):
+        raise ValueError(f"tool_prices must be {{'tool': USD per run}}, not {value!r}.")
+    return {tool: tool_price(usd, f"tool_prices[{tool!r}]") for tool, usd in value.items()}
+
+
+def tool_price(usd: Any, field: str) -> int:
+    """USD of one run of a tool as nano-dollars, rounded up; None is free.
+
+    Raises:
+        ValueError: not a number, not finite, or below 0.
+    """
+    if usd is None:
+        return 0
+    if isinstance(usd, bool) or not isinstance(usd, (int, float, Decimal)) or not math.isfinite(usd) or usd < 0:
+        raise ValueError(f"{field} must be USD per run, at least 0, such as 0.005, not {usd!r}.")
+    return int((Decimal(str(usd)) * NANO).to_integral_value(ROUND_CEILING))
 
 
 def callback_of(value: Any, field: str) -> Callable[..., Any] | None:

@@ -37,6 +37,8 @@ class Books:
         self.calls: deque[dict[str, Any]] = deque(maxlen=KEPT_CALLS)
         self.by_model: dict[str, dict[str, Any]] = {}
         self.count = self.total = self.direct = self.fallback = 0
+        self.by_tool: dict[str, dict[str, Any]] = {}
+        self.tool_count = self.tool_total = 0
         self.shadow_calls = self.shadow = 0
         self.residual = self.peak = 0
         self.switched_at: int | None = None
@@ -83,6 +85,18 @@ class Books:
             row["cost"] += amount / NANO
             row["input_tokens"] += tokens_in
             row["output_tokens"] += tokens_out
+
+    def tool(self, name: str, amount: int, *, innermost: bool) -> None:
+        """A tool runs, and is charged that amount."""
+        with self._lock:
+            self.tool_count += 1
+            self.tool_total += amount
+            self.total += amount
+            if innermost:
+                self.direct += amount
+            row = self.by_tool.setdefault(name, {"calls": 0, "cost": 0.0, "framework": "manual"})
+            row["calls"] += 1
+            row["cost"] += amount / NANO
 
     def left_out(self, amount: int) -> None:
         """A call went on that the limit would have refused or cut; so much of it is not charged."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from dataclasses import replace
 from functools import wraps
 from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from opentelemetry.context import Context
 
@@ -27,19 +28,26 @@ from ..ledgers.base import Ledger
 from ..settlement import Cost
 from ..telemetry import names
 from . import refusals
-from .arguments import callback_of, fallbacks_of, price_of, seconds_of, shares_of
+from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of, shares_of, tool_prices_of
 from .books import Books
 from .claims import AtLimit, Claim
+from .family import Family
 from .keywords import limits_in, limits_of
+from .known_names import KnownNames
 from .limits import NANO, Limit, Mode, Unit, agree, as_mode, money
+from .loops import LoopGuard
+from .parts import Parts
 from .slots import LimitState, Slot
 from .thresholds import Thresholds, call_back
+from .velocity import velocities
 from .waiting import Allowance, Exceeded, Queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_entered: ContextVar[tuple[tuple[Budget, Token[Context]], ...]] = ContextVar("shekel-entered", default=())
+_Entry: TypeAlias = "tuple[Budget, Token[Context], Budget | None]"
+_entered: ContextVar[tuple[_Entry, ...]] = ContextVar("shekel-entered", default=())
+"""The blocks entered in this context: the budget, what undoes it, the budget around."""
 _numbers = itertools.count(1)
 made: weakref.WeakSet[Budget] = weakref.WeakSet()
 """Every budget there is: a forked child has to set them right."""
@@ -67,7 +75,7 @@ default_mode = Mode.SLICED
 """The mode of budgets that name none; `shekel.configure(mode=…)` sets it."""
 
 
-class Budget:
+class Budget(KnownNames):
     """Limits for a block of code. Make one with `budget(...)`.
 
     Use it with `with` or `async with`, as often as you like: spending accumulates. Calls made inside the block are
@@ -96,12 +104,18 @@ class Budget:
         unpriced: "refuse" (default) or "allow": what happens to a model without a known price under a limit in USD.
         max_llm_calls: the most calls.
         max_tool_calls: the most runs of tools (see `tool`).
+        tool_prices: {"tool": USD per run}; they go before the prices that `@tool` names.
+        warn_only: the same as at_limit="warn".
+        loop_guard: whether to stop a tool that runs more often than this within a time, with `AgentLoopError`:
+        loop_guard_max_calls: so often, at least once.
+        loop_guard_window_seconds: within the last so many seconds; 0 for all time.
         max_input_tokens: the most input tokens.
         max_output_tokens: the most output tokens.
         max_tokens: the most tokens, input and output together.
         window_seconds: the limits count within a sliding window of so many seconds.
         models: {"model": limit}: limits for calls of one model, in USD or as a spec.
-        max_velocity: a rate, such as "$1/min".
+        max_velocity: a rate, such as "$1/min"; a call that would go over it raises `SpendVelocityExceededError`.
+        warn_velocity: a lower rate at which to warn, each time it is reached anew.
 
     Raises:
         ValueError: an argument that makes no sense; the message names it, the value and the remedy.
@@ -110,28 +124,34 @@ class Budget:
     def __init__(
         self,
         max_usd: float | str | Limit | None = None,
-        *,
+        warn_at: float | Iterable[float] | None = None,
+        on_warn: Callable[[float, float], object] | None = None,
+        price_per_1k_tokens: dict[str, float] | None = None,
+        fallback: Any = None,
+        on_fallback: Callable[[float, float, str], object] | None = None,
         name: str | None = None,
+        max_llm_calls: int | None = None,
+        max_tool_calls: int | None = None,
+        tool_prices: Mapping[str, float] | None = None,
+        warn_only: bool = False,
+        loop_guard: bool = False,
+        loop_guard_max_calls: int = 5,
+        loop_guard_window_seconds: float = 60.0,
+        max_velocity: str | None = None,
+        warn_velocity: str | None = None,
+        *,
         mode: str | Mode | None = None,
         at_limit: str | AtLimit = AtLimit.RAISE,
         max_wait: float = 60.0,
         limits: Iterable[Limit] = (),
-        fallback: Any = None,
-        on_fallback: Callable[[float, float, str], object] | None = None,
-        warn_at: float | Iterable[float] | None = None,
-        on_warn: Callable[[float, float], object] | None = None,
         on_exceed: Callable[[Exceeded], Any] | None = None,
         last_call: float | None = None,
-        price_per_1k_tokens: dict[str, float] | None = None,
         unpriced: str = "refuse",
-        max_llm_calls: int | None = None,
-        max_tool_calls: int | None = None,
         max_input_tokens: int | None = None,
         max_output_tokens: int | None = None,
         max_tokens: int | None = None,
         window_seconds: float | None = None,
         models: Mapping[str, Any] | None = None,
-        max_velocity: str | None = None,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise ValueError(f"name must be a text that is not empty, not {name!r}: leave it out for no name.")
@@ -140,6 +160,11 @@ class Budget:
         self.name = name
         self.mode = default_mode if mode is None else as_mode(mode)
         self.at_limit = _at_limit(at_limit)
+        if flag_of(warn_only, "warn_only"):
+            if self.at_limit not in (AtLimit.RAISE, AtLimit.WARN):
+                raise ValueError(f"warn_only=True and at_limit={str(self.at_limit)!r} contradict each other: keep one.")
+            self.at_limit = AtLimit.WARN
+        self.warn_only = self.at_limit is AtLimit.WARN
         self.max_wait = seconds_of(max_wait, "max_wait")
         self._number = next(_numbers)
         label = name or f"budget {self._number}"
@@ -159,25 +184,40 @@ class Budget:
         self._slots = [Slot(limit, label) for limit in money_first]
         if not self._slots or self._slots[0].unit is not Unit.USD or self._slots[0].model is not None:
             self._slots.insert(0, Slot(None, label))
-        if max_velocity is not None:
-            from .spec import parse_velocity
-
-            self._slots.append(Slot(parse_velocity(max_velocity), label, rate_of=max_velocity))
+        rate, slower = velocities(max_velocity, warn_velocity)
+        if rate is not None:
+            self._slots.append(Slot(rate, label, rate_of=max_velocity))
+        if slower is not None:
+            self._slots.append(Slot(slower, label, at_limit=AtLimit.WARN, rate_of=warn_velocity))
         self._reserve = 0 if last_call is None else money(last_call, "last_call")
         first = self._slots[0].limit
         if self._reserve and (first is None or self._reserve >= first.amount):
             raise ValueError(f"last_call={last_call!r} must be less than the limit in USD, a part of which it keeps.")
         self.fallback = fallback
         self._fallbacks = fallbacks_of(fallback)
+        if self._fallbacks and not every:
+            raise ValueError(f"fallback={fallback!r} has no limit whose share it waits for: give max_usd, too.")
         self.on_exceed = callback_of(on_exceed, "on_exceed")
         self._on_fallback = callback_of(on_fallback, "on_fallback")
+        if on_fallback is not None and not self._fallbacks:
+            raise ValueError("on_fallback has no fallback to tell of: give fallback, too.")
         shares = shares_of(warn_at)
         if self.at_limit is AtLimit.WARN:
             shares = (*shares, 1.0) if 1.0 not in shares else shares
         self._thresholds = Thresholds(shares, callback_of(on_warn, "on_warn"))
+        self._rates = Thresholds((1.0,), on_warn)
+        self._prices = tool_prices_of(tool_prices)
+        self.tool_prices = tool_prices
+        self.loop_guard = flag_of(loop_guard, "loop_guard")
+        self.loop_guard_max_calls = loop_guard_max_calls
+        self.loop_guard_window_seconds = loop_guard_window_seconds
+        self.loops = LoopGuard(loop_guard_max_calls, loop_guard_window_seconds) if loop_guard else None
+        self.parts = Parts()
+        self.family = Family()
         self._price = price_of(price_per_1k_tokens)
         self.price_override = price_per_1k_tokens
         self._allow_unpriced = unpriced == "allow"
+        self._warns = bool(shares) or slower is not None
         self.queue = Queue()
         self._books = Books()
         self._made: dict[bool, tuple[float, tuple[Claim, ...]]] = {}
@@ -185,24 +225,24 @@ class Budget:
         self._stopped = False
         self.allowances: list[Allowance] = []
         """What was granted beyond the limits."""
-        self.parent: Budget | None = None
-        """The budget whose block it was entered in last."""
-        self._children: weakref.WeakValueDictionary[int, Budget] = weakref.WeakValueDictionary()
         self.myself = weakref.ref(self)
         made.add(self)
 
     # The block
 
     def __enter__(self) -> Self:
-        for activate in activated:
-            activate()
         here = context.current()
         stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
-        if stack and self not in stack:
-            self.parent = stack[-1]
-            self.parent._children[self._number] = self
+        parent = None
+        if self not in stack:
+            parent = stack[-1] if stack else None
+            if parent is not None:
+                parent.family.adopt(parent, self)
+            self.family.parent = parent
+        for activate in activated:
+            activate()
         token = context.attach(Context({**here, context.BUDGETS: (*stack, self)}))
-        _entered.set((*_entered.get(), (self, token)))
+        _entered.set((*_entered.get(), (self, token, parent)))
         self._depth += 1
         return self
 
@@ -210,12 +250,16 @@ class Budget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         entries = _entered.get()
+        parent = self.family.parent  # what is known where a block is left in another context than it was entered in
         for index in range(len(entries) - 1, -1, -1):
             if entries[index][0] is self:
+                parent = entries[index][2]
                 context.detach(entries[index][1])
                 _entered.set(entries[:index] + entries[index + 1 :])
                 break
         self._depth -= 1
+        if parent is not None:
+            parent.family.leave(self)
         for deactivate in deactivated:
             deactivate()
 
@@ -277,12 +321,6 @@ class Budget:
     # What it shows
 
     @property
-    def limit(self) -> float | None:
-        """The limit in USD, with what was granted for the present window; None if there is none."""
-        limit = self._slots[0].amount(time.time())
-        return None if limit is None else limit / NANO
-
-    @property
     def spent(self) -> float:
         """USD spent in the window of the limit in USD (in all, without one), with what open streams cost so far."""
         late.flush()
@@ -294,18 +332,15 @@ class Budget:
         late.flush()
         return self._slots[0].read(ledger()).held / NANO
 
-    @property
-    def remaining(self) -> float | None:
-        """USD that new calls can still hold: limit − settled − held, at least 0, the least over all limits in USD;
-        None without one."""
-        rooms = [each.remaining for each in self.limits() if each.unit is Unit.USD and each.model is None]
-        return min(rooms, default=None)
-
     def limits(self) -> list[LimitState]:
         """Every limit: what is used, held and left of it, and when it starts anew."""
         late.flush()
         now = time.time()
-        return [state for slot in self._slots if (state := slot.state(ledger(), now)) is not None]
+        slots = [slot for slot in self._slots if slot.at_limit is not AtLimit.WARN]  # a warning is no limit
+        return [state for slot in slots if (state := slot.state(ledger(), now)) is not None]
+
+    def _ledger(self) -> Ledger:
+        return ledger()
 
     @property
     def exposure(self) -> float:
@@ -352,25 +387,6 @@ class Budget:
         """With at_limit="shadow": USD that the limit would have saved; they are not in `spent`."""
         return self._books.shadow / NANO
 
-    def summary_data(self) -> dict[str, Any]:
-        """Everything as plain data: totals since the budget was made, and its last 1,000 calls, in USD and tokens."""
-        late.flush()
-        books = self._books
-        calls = next((slot for slot in self._slots if slot.unit is Unit.CALLS), None)
-        return {
-            "total_spent": books.total / NANO,
-            "limit": self.limit,
-            "calls_used": books.count,
-            "calls_limit": None if calls is None else calls.amount(time.time()),
-            "model_switched": self.model_switched,
-            "switched_at_usd": self.switched_at_usd,
-            "fallback_model": self._fallbacks[-1].model if self._fallbacks else None,
-            "fallback_spent": self.fallback_spent,
-            "total_calls": books.count,
-            "calls": [dict(call) for call in books.calls],
-            "by_model": {model: dict(row) for model, row in books.by_model.items()},
-        }
-
     def __repr__(self) -> str:
         limits = " + ".join(str(slot.limit) for slot in self._slots if slot.limit is not None) or "no limit"
         return f"<Budget {self.name or ''} {limits} {self.mode}>".replace("  ", " ")
@@ -388,7 +404,10 @@ class Budget:
         late.flush()
         for slot in self._slots:
             slot.reset(ledger())
+        for meter in self._other_meters():
+            ledger().reset(meter)
         self._thresholds.forget()
+        self._rates.forget()
         self._books.clear()
         self._changed()
 
@@ -503,6 +522,7 @@ class Budget:
                     model=slot.model,
                     stopped=self._stopped,
                     rate_of=slot.rate_of,
+                    number=number,
                 )
             )
         made[last_call] = (until, tuple(claims))
@@ -530,16 +550,28 @@ class Budget:
 
     def after_settlement(self, call: Call) -> None:
         """Warn if a threshold is passed. Called outside any lock, after the ledger has settled."""
-        if self._thresholds.shares:
-            mine = [claim for claim in call.claims if claim.account is self and claim.limit is not None]
-            for number, claim in enumerate(mine):
-                used = ledger().read(claim.meter, call.moment()).settled
-                for _ in self._thresholds.crossed(number, claim, used):
-                    self._warn(call, claim, used)
+        for claim, used, thresholds in self._crossed(call.claims, call.moment()):
+            self._warn(call, claim, used, thresholds)
         if len(self.queue):
             self.queue.freed()
 
-    def _warn(self, call: Call, claim: Claim, used: int) -> None:
+    def _crossed(self, claims: Iterable[Claim], now: int) -> Iterable[tuple[Claim, int, Thresholds]]:
+        """The limits of which a threshold was just crossed, once for each, with what is used."""
+        if not self._warns:
+            return
+        for claim in claims:
+            if claim.account is not self or claim.limit is None or claim.number < 0:
+                continue
+            thresholds = self._thresholds
+            if claim.rate_of is not None:  # what warns of a rate is `warn_velocity`, or the rate that only warns
+                if claim.at_limit is not AtLimit.WARN:
+                    continue
+                thresholds = self._rates
+            used = ledger().read(claim.meter, now).settled
+            for _ in thresholds.crossed(claim.number, claim, used):
+                yield claim, used, thresholds
+
+    def _warn(self, call: Call, claim: Claim, used: int, thresholds: Thresholds) -> None:
         told: dict[str, Any] = {} if self.name is None else {names.BUDGET_NAME: self.name}
         if claim.unit is Unit.USD:
             told[names.BUDGET_LIMIT_USD] = (claim.limit or 0) / NANO
@@ -549,20 +581,37 @@ class Budget:
             told[names.BUDGET_LIMIT] = claim.limit
             told[names.BUDGET_USED] = used
         call.teller.event(call, names.EVENT_WARNING, told)
-        self._thresholds.tell(self.name, claim, used)
+        thresholds.tell(self.name, claim, used)
+
+    def tool_ran(self, tool: str, amount: int, claims: Iterable[Claim], now: int, *, innermost: bool) -> None:
+        """A tool was counted and charged that amount. Called outside any lock."""
+        self._books.tool(tool, amount, innermost=innermost)
+        for claim, used, thresholds in self._crossed(claims, now):
+            thresholds.tell(self.name, claim, used)
+
+    def tool_left_out(self, amount: int) -> None:
+        """A tool runs that the limit would have refused; a shadow does not charge it."""
+        self._books.left_out(amount)
 
     def switched(self, call: Call, model: str, spent: int) -> None:
-        if self._books.switched(spent) and self._on_fallback is not None:
-            limit = self.limit
-            call_back("called on_fallback", self._on_fallback, spent / NANO, limit, model)
+        if not self._books.switched(spent):
+            return
+        if self._on_fallback is not None:
+            call_back("called on_fallback", self._on_fallback, spent / NANO, self.own_limit, model)
+        else:
+            label = f"budget {self.name}" if self.name else "budget"
+            warnings.warn(f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on", stacklevel=2)
 
     def forked(self) -> None:
         """In a child process: what the parent had open is the parent's."""
         self._books.open.clear()
 
+    def _other_meters(self) -> list[Any]:
+        return [*self.parts.all(), *(() if self.loops is None else self.loops.meters())]
+
     def __del__(self) -> None:
         try:
-            meters = [meter for slot in self._slots for meter in slot.meters()]
+            meters = [*(meter for slot in self._slots for meter in slot.meters()), *self._other_meters()]
             late.put(lambda: forget(meters))
         except (AttributeError, TypeError):  # it was refused while it was made; or Python ends, and modules are empty
             return
@@ -591,7 +640,13 @@ class BudgetsOfContext:
         stack = around(here)
         if len(stack) == 1:
             return stack[0].claims(now, last_call=id(stack[0]) in opened)
-        return [claim for each in stack for claim in each.claims(now, last_call=id(each) in opened)]
+        claims: list[Claim] = []
+        for number, each in enumerate(stack):
+            own = each.claims(now, last_call=id(each) in opened)
+            claims += own
+            if each.parts:
+                claims += each.parts.claims(own[0], (inner.name for inner in stack[number + 1 :]))
+        return claims
 
 
 def _at_limit(value: Any) -> AtLimit:

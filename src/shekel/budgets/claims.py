@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..call import Call
     from ..pricing import Quote
     from ..settlement import Cost
+    from .parts import Part
 
 
 class AtLimit(StrEnum):
@@ -90,6 +91,10 @@ class Claim(NamedTuple):
     stopped: bool = False
     rate_of: str | None = None
     """Set where the limit is a rate ("$1/min"), which has an error of its own: the rate as it was given."""
+    number: int = 0
+    """Which limit of its budget it stands for; -1 for a part of it."""
+    part: Part | None = None
+    """Set where the limit is a part's (`Budget.node`), which has an error of its own."""
 
     @property
     def votes(self) -> bool:

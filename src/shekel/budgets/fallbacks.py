@@ -24,7 +24,9 @@ def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
             continue
         for fallback in claim.fallbacks:
             same_provider(call, fallback)
-        share = max((_share(call, each, ledger) for each in call.claims if each.account is claim.account), default=0.0)
+        # A rate or the cap of a part is used up and free again: neither says how much of the budget is left.
+        mine = [c for c in call.claims if c.account is claim.account and c.rate_of is None and c.number >= 0]
+        share = max((_share(call, each, ledger) for each in mine), default=0.0)
         reached = [fallback for fallback in claim.fallbacks if share >= fallback.at]
         if reached:
             found = (reached[-1].model, claim)

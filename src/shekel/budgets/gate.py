@@ -26,9 +26,11 @@ from .corrections import Corrections
 from .errors import BudgetExceededError, FallbackError
 from .holds import LEAST_SLICE, SLICE, Need, line, line_of, need_of, with_failed
 from .limits import Mode, Unit
+from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
+    from .budget import Budget
 
 WATCHED = 1_000
 """The most budget names that gauges show."""
@@ -206,10 +208,7 @@ class Gate:
             if need.strict_base is not None and need.most is not None:
                 # What is asked for now is bounded by the grant, not by the model's maximum.
                 call.upper = need.strict_base + cap * need.strict_rate
-            lines = [
-                each._replace(base=each.base + cap * each.rate, rate=0) if claim.strict else each
-                for claim, each in zip(call.claims, lines, strict=True)
-            ]
+            lines = [each._replace(base=each.base + cap * each.rate, rate=0) for each in lines]
         if answer.left_out:
             call.left_out = frozenset(answer.left_out)
             lines = [each._replace(base=0, rate=0) if each.shadow in call.left_out else each for each in lines]
@@ -262,6 +261,13 @@ class Gate:
         for index, claim in enumerate(call.claims):
             if claim.account is not None and claim.first:
                 claim.account.call_opened(call, index)
+
+    def admit_tool(self, name: str, price: Callable[[Budget | None], int], context: Context) -> None:
+        """Count and charge one run of a tool before it happens; see `charge_tool`, which says what is raised."""
+        now = self.clock()
+        claims = {c.meter: c for payer in self.payers for c in payer.claims(context, now / 1_000_000)}
+        if claims:
+            charge_tool(self.ledger, tuple(claims.values()), name, price, now)
 
     # While it runs
 

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from .budget import Budget
 from .limits import Limit
 from .spec import parse_spec
+from .temporal import TemporalBudget, no_shared_ledger
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,19 +28,32 @@ LIMITS = (
 """Arguments that say a limit, and so contradict a spec."""
 
 
-def budget(spec: float | str | Limit | None = None, *, name: str | None = None, **kwargs: Any) -> Budget:
+def budget(
+    spec: float | str | Limit | None = None,
+    *,
+    name: str | None = None,
+    backend: Any = None,
+    tenant_id: str | None = None,
+    **kwargs: Any,
+) -> Budget:
     """Make a budget: `with budget(max_usd=5): ...`, or `budget("$5/day")`.
 
     Args:
         spec: limits and options as one text, such as "$5/hr + 100 calls/hr" or "$20/month tz=Europe/Berlin
             warn_at=0.8"; or an amount in USD, instead of `max_usd`.
         name: what messages, spans and metrics call it.
+        backend: a ledger that processes share: not here yet.
+        tenant_id: the tenant whose budget of a shared ledger it is: not here yet.
         **kwargs: see `Budget`.
 
     Raises:
         ValueError: an argument that makes no sense, or a limit both in the spec and beside it.
+        NotHereYetError: a backend.
     """
+    no_shared_ledger(backend, tenant_id, name)
     if spec is None:
+        if name is not None and kwargs.get("window_seconds") is not None:
+            return TemporalBudget(name=name, **kwargs)
         return Budget(name=name, **kwargs)
     for field in LIMITS:
         if kwargs.get(field) is not None:
@@ -66,7 +80,10 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     for key, value in spec.options.items():
         if key in given and given[key] != value:
             raise ValueError(f"{key} is said twice: {value!r} in {text!r}, and {given[key]!r} beside it.")
-    return Budget(limits=spec.limits, **{**spec.options, **given})
+    arguments = {**spec.options, **given}
+    if arguments.get("name") is not None and any(limit.window is not None for limit in spec.limits):
+        return TemporalBudget.of(spec.limits, **arguments)
+    return Budget(limits=spec.limits, **arguments)
 
 
 def _is_number(text: str) -> bool:
@@ -77,19 +94,38 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def with_budget(max_usd: Any = None, **kwargs: Any) -> Any:
+def with_budget(
+    max_usd: Any = None,
+    warn_at: Any = None,
+    on_warn: Callable[[float, float], object] | None = None,
+    price_per_1k_tokens: dict[str, float] | None = None,
+    fallback: Any = None,
+    on_fallback: Callable[[float, float, str], object] | None = None,
+    name: str | None = None,
+    max_llm_calls: int | None = None,
+    **kwargs: Any,
+) -> Any:
     """Run each call of the decorated function under a fresh budget of its own: sync, async, and generators of both.
 
     Args:
         max_usd: the limit of one call, in USD or as a spec.
-        **kwargs: see `Budget`.
+        warn_at, on_warn, price_per_1k_tokens, fallback, on_fallback, name, max_llm_calls: see `Budget`.
+        **kwargs: the others; see `Budget`.
     """
     if callable(max_usd):
         raise TypeError("write @with_budget(max_usd=…) with its limit in parentheses.")
-    budget(max_usd, **kwargs)  # a bad argument is said where the decorator stands, not at the first call
 
     def fresh() -> Budget:
-        return budget(max_usd, **kwargs)
+        # A spec may say all limits at once; a number is the one in USD, beside others.
+        first = {"spec" if isinstance(max_usd, str) else "max_usd": max_usd}
+        made = budget(
+            **first, warn_at=warn_at, on_warn=on_warn, price_per_1k_tokens=price_per_1k_tokens, fallback=fallback,
+            on_fallback=on_fallback, name=name, max_llm_calls=max_llm_calls, **kwargs,
+        )  # fmt: skip
+        made.made_for_call = True
+        return made
+
+    fresh()  # a bad argument is said where the decorator stands, not at the first call
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if iscoroutinefunction(function):

@@ -12,7 +12,7 @@ from typing import Any
 from .errors import BudgetExceededError, amount, counter_name, frees_room, money, rebuild, used_of, who
 
 
-class _PartExceededError(BudgetExceededError):
+class PartExceededError(BudgetExceededError):
     """One part of a program has used up the share that its budget gives it.
 
     Args:
@@ -34,7 +34,7 @@ class _PartExceededError(BudgetExceededError):
         return f"{self.kind.capitalize()} {self._name!r} of {budget[0].lower()}{budget[1:]}"
 
 
-class NodeBudgetExceededError(_PartExceededError):
+class NodeBudgetExceededError(PartExceededError):
     """A node of a graph has used up its cap. `node_name` names it."""
 
     kind = "node"
@@ -44,7 +44,7 @@ class NodeBudgetExceededError(_PartExceededError):
         super().__init__(node_name, spent, limit, **facts)
 
 
-class AgentBudgetExceededError(_PartExceededError):
+class AgentBudgetExceededError(PartExceededError):
     """An agent has used up its cap. `agent_name` names it."""
 
     kind = "agent"
@@ -54,7 +54,7 @@ class AgentBudgetExceededError(_PartExceededError):
         super().__init__(agent_name, spent, limit, **facts)
 
 
-class TaskBudgetExceededError(_PartExceededError):
+class TaskBudgetExceededError(PartExceededError):
     """A task has used up its cap. `task_name` names it."""
 
     kind = "task"
@@ -64,7 +64,7 @@ class TaskBudgetExceededError(_PartExceededError):
         super().__init__(task_name, spent, limit, **facts)
 
 
-class ChainBudgetExceededError(_PartExceededError):
+class ChainBudgetExceededError(PartExceededError):
     """A chain has used up its cap. `chain_name` names it."""
 
     kind = "chain"
@@ -74,7 +74,7 @@ class ChainBudgetExceededError(_PartExceededError):
         super().__init__(chain_name, spent, limit, **facts)
 
 
-class SessionBudgetExceededError(_PartExceededError):
+class SessionBudgetExceededError(PartExceededError):
     """The session of an agent that is always on has used up its budget. `window` is its length in seconds, if any."""
 
     kind = "session"

@@ -58,6 +58,8 @@ def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceed
         return SpendVelocityExceededError(
             spent / by, (claim.limit or 0) / by, claim.window / 1_000_000, call.model, tokens, **arguments
         )
+    if claim.part is not None:
+        return claim.part.error(spent / by, (claim.limit or 0) / by, model=call.model, tokens=tokens, **arguments)
     return BudgetExceededError(spent / by, (claim.limit or 0) / by, call.model, tokens, **arguments)
 
 

@@ -15,10 +15,12 @@ from opentelemetry.trace import Span, SpanKind
 
 from .. import faults
 from ..call import Call
+from ..context import suppressed
 from ..settlement import Cost
 from . import names
 from .metrics import BudgetRow, Instruments
 from .spans import request_attributes, span_name, write_admission, write_end
+from .tools import start_tool
 
 
 class Teller:
@@ -79,6 +81,10 @@ class Teller:
         call.span = span
         call.span_context = context
         return span
+
+    def tool(self, name: str, here: Context) -> Span | None:
+        """Start the span of a tool's run; None while silent, or where spans are suppressed."""
+        return None if self._tracer is None or suppressed(here) else start_tool(self._tracer, name, here)
 
     def admitted(self, call: Call) -> None:
         """What the admission decided, on the span."""

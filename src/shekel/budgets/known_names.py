@@ -1,0 +1,239 @@
+"""Known names: what a budget shows and takes under the names that programs know from the `shekel` library.
+
+A half of `Budget`, kept apart so that the other can be read alone: it adds up nothing, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from .. import late
+from .books import Books
+from .family import Family
+from .limits import NANO, Unit
+from .loops import LoopGuard
+from .parts import Part, Parts
+from .slots import Slot
+from .summary import summary_of
+from .tree import tree_of
+
+if TYPE_CHECKING:
+    from ..ledgers.base import Ledger
+    from .budget import Budget
+    from .claims import Fallback
+
+
+class KnownNames:
+    """See `Budget`."""
+
+    name: str | None
+    family: Family
+    """Who is whose child."""
+    parts: Parts
+    """Caps of nodes, agents, tasks and chains."""
+    loops: LoopGuard | None
+    """What stops a tool that runs too often."""
+    tenant_id: str | None = None
+    made_for_call = False
+    """Whether `@with_budget` made it; such budgets come and go, and may have one name."""
+    price_override: dict[str, float] | None
+
+    _slots: list[Slot]
+    _books: Books
+    _fallbacks: tuple[Fallback, ...]
+    _prices: dict[str, int]
+
+    def _ledger(self) -> Ledger:
+        raise NotImplementedError
+
+    # Relatives
+
+    @property
+    def parent(self) -> Budget | None:
+        """The budget around the block that entered this one last; None at the outside."""
+        return self.family.parent
+
+    @property
+    def children(self) -> list[Budget]:
+        """The budgets that were entered inside this one; of those that were left, the last 100."""
+        return self.family.children
+
+    @property
+    def active_child(self) -> Budget | None:
+        """The child whose block is entered now; of several, the last."""
+        active = self.family.active
+        return active[-1] if active else None
+
+    @property
+    def full_name(self) -> str:
+        """The names from the outermost budget to this one, with dots between: "workflow.research.api"."""
+        return ".".join(each.name or "unnamed" for each in reversed([cast("Budget", self), *self.family.above(self)]))
+
+    @property
+    def spent_direct(self) -> float:
+        """USD that were spent in its blocks, but not in a block inside them, since it was made or reset."""
+        late.flush()
+        return self._books.direct / NANO
+
+    @property
+    def spent_by_children(self) -> float:
+        """USD that were spent in blocks inside its own, since it was made or reset."""
+        late.flush()
+        return (self._books.total - self._books.direct) / NANO
+
+    def tree(self) -> str:
+        """The budget, its parts, its children and what each has spent, as indented lines."""
+        return tree_of(cast("Budget", self))
+
+    # What is left
+
+    @property
+    def limit(self) -> float | None:
+        """The limit in USD, with what was granted for the present window; inside other budgets no more than what it
+        has spent and what they have left. None if there is none."""
+        limit = self.own_limit
+        room = None if limit is None else self._room_above(Unit.USD)
+        if limit is None or room is None:
+            return limit
+        balance = self._slots[0].read(self._ledger())
+        return min(limit, (balance.settled + balance.held) / NANO + room)
+
+    @property
+    def own_limit(self) -> float | None:
+        """The limit in USD as it was given, with what was granted; None if there is none."""
+        limit = self._slots[0].amount(time.time())
+        return None if limit is None else limit / NANO
+
+    @property
+    def remaining(self) -> float | None:
+        """USD that new calls can still hold: limit − settled − held, at least 0, the least over all its limits in USD
+        and those of the budgets around it; None without a limit of its own. A rate (`max_velocity`) is none of them."""
+        return self._left(Unit.USD)
+
+    @property
+    def calls_remaining(self) -> int | None:
+        """Calls that are left, here and in the budgets around; None without a limit of calls."""
+        left = self._left(Unit.CALLS)
+        return None if left is None else int(left)
+
+    @property
+    def tool_calls_remaining(self) -> int | None:
+        """Runs of tools that are left, here and in the budgets around; None without a limit of them."""
+        left = self._left(Unit.TOOL_CALLS)
+        return None if left is None else int(left)
+
+    def _left(self, unit: Unit) -> float | None:
+        own = self.room(unit)
+        above = None if own is None else self._room_above(unit)
+        return own if own is None or above is None else min(own, above)
+
+    def room(self, unit: Unit) -> float | None:
+        """What its own limits leave of a unit, for every model: the least of them; None without one."""
+        late.flush()
+        now = time.time()
+        rooms = [
+            state.remaining
+            for slot in self._slots
+            if slot.unit is unit and slot.model is None and slot.rate_of is None
+            if (state := slot.state(self._ledger(), now)) is not None
+        ]
+        return min(rooms, default=None)
+
+    def _room_above(self, unit: Unit) -> float | None:
+        rooms = [room for each in self.family.above(self) if (room := each.room(unit)) is not None]
+        return min(rooms, default=None)
+
+    # Tools
+
+    @property
+    def tool_calls_used(self) -> int:
+        """Runs of tools that were counted, also those that failed."""
+        return self._books.tool_count
+
+    @property
+    def tool_spent(self) -> float:
+        """USD spent on tools; they are in `spent` too."""
+        return self._books.tool_total / NANO
+
+    @property
+    def loop_guard_counts(self) -> dict[str, int]:
+        """How often each tool ran within the window of the loop guard; empty without one."""
+        if self.loops is None:
+            return {}
+        return self.loops.counts(self._ledger(), time.time_ns() // 1000)
+
+    def tool_price(self, tool: str) -> int | None:
+        """Nano-dollars that a run of the tool costs here; None where `tool_prices` does not say."""
+        return self._prices.get(tool)
+
+    # Parts
+
+    def node(self, name: str, max_usd: float) -> Self:
+        """Cap a node of a graph: what the blocks of that name inside this budget's may spend together, in USD.
+
+        Such a block is `with budget(name=…)`, or a function under `@with_budget(name=…)`. Where the cap leaves no
+        room, `NodeBudgetExceededError` is raised.
+
+        Returns:
+            The budget itself, so that caps can follow each other.
+
+        Raises:
+            ValueError: a name or an amount that is none.
+        """
+        self.parts.cap("node", name, max_usd)
+        return self
+
+    def agent(self, name: str, max_usd: float) -> Self:
+        """Cap an agent, as `node` does a node; it raises `AgentBudgetExceededError`."""
+        self.parts.cap("agent", name, max_usd)
+        return self
+
+    def task(self, name: str, max_usd: float) -> Self:
+        """Cap a task, as `node` does a node; it raises `TaskBudgetExceededError`."""
+        self.parts.cap("task", name, max_usd)
+        return self
+
+    def chain(self, name: str, max_usd: float) -> Self:
+        """Cap a chain, as `node` does a node; it raises `ChainBudgetExceededError`."""
+        self.parts.cap("chain", name, max_usd)
+        return self
+
+    def part_spent(self, part: Part) -> float:
+        """USD that a part has spent."""
+        return self._ledger().read(part).settled / NANO
+
+    # Summaries
+
+    def summary_data(self) -> dict[str, Any]:
+        """Everything as plain data: totals since the budget was made, and its last 1,000 calls, in USD and tokens."""
+        late.flush()
+        books = self._books
+        fallbacks = {each.model for each in self._fallbacks}
+        return {
+            "total_spent": books.total / NANO,
+            "limit": self.own_limit,
+            "calls_used": books.count,
+            "calls_limit": self._limit_of(Unit.CALLS),
+            "model_switched": books.switched_at is not None,
+            "switched_at_usd": None if books.switched_at is None else books.switched_at / NANO,
+            "fallback_model": self._fallbacks[-1].model if self._fallbacks else None,
+            "fallback_spent": books.fallback / NANO,
+            "total_calls": books.count,
+            "calls": [dict(call) for call in books.calls],
+            "by_model": {model: {**row, "fallback": model in fallbacks} for model, row in list(books.by_model.items())},
+            "tool_calls_used": books.tool_count,
+            "tool_calls_limit": self._limit_of(Unit.TOOL_CALLS),
+            "tool_spent": books.tool_total / NANO,
+            "by_tool": {tool: dict(row) for tool, row in list(books.by_tool.items())},
+            "tenant_id": self.tenant_id,
+        }
+
+    def summary(self) -> str:
+        """What `summary_data` says, as text for a person."""
+        return summary_of(self.name, self.summary_data())
+
+    def _limit_of(self, unit: Unit) -> int | None:
+        now = time.time()
+        amounts = [slot.amount(now) for slot in self._slots if slot.unit is unit and slot.model is None]
+        return min((amount for amount in amounts if amount is not None), default=None)

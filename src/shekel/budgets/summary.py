@@ -1,0 +1,56 @@
+"""`Budget.summary()`: what `summary_data()` says, as text for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SHOWN_CALLS = 100
+"""How many of the last calls are listed; the totals are of all."""
+
+
+def summary_of(name: str | None, data: Mapping[str, Any]) -> str:
+    """A summary in lines: the whole, the calls, the models, the tools."""
+    return "\n".join(_lines(name, data))
+
+
+def _lines(name: str | None, data: Mapping[str, Any]) -> Iterator[str]:
+    limit, spent = data["limit"], data["total_spent"]
+    status = "OK"
+    if data["model_switched"]:
+        status = "SWITCHED"
+    elif limit is not None and spent > limit:
+        status = "EXCEEDED"
+    yield f"Budget {name}" if name else "Budget"
+    if data["tenant_id"]:
+        yield f"  Tenant: {data['tenant_id']}"
+    of = f" of ${limit:.2f}" if limit is not None else ", no limit"
+    yield f"  Total: ${spent:.4f}{of}, {_of(data['calls_used'], data['calls_limit'], 'calls')}. Status: {status}"
+    calls = data["calls"][-SHOWN_CALLS:]
+    if calls:
+        yield f"  {'call':>6}  {'model':<28} {'input':>9} {'output':>9} {'cost':>11}"
+        first = data["total_calls"] - len(calls) + 1
+        for number, call in enumerate(calls, first):
+            mark = "  fallback" if call["fallback"] else ""
+            yield (
+                f"  {number:>6}  {call['model']:<28} {call['input_tokens']:>9,} {call['output_tokens']:>9,} "
+                f"{_usd(call['cost']):>11}{mark}"
+            )
+    for model, row in data["by_model"].items():
+        role = " (fallback)" if row["fallback"] else ""
+        yield f"  {model}{role}: {row['calls']} calls, {_usd(row['cost'])}"
+    if data["switched_at_usd"] is not None:
+        yield f"  Switched at {_usd(data['switched_at_usd'])} to {data['fallback_model']}"
+    if data["tool_calls_used"] or data["tool_calls_limit"] is not None:
+        used = _of(data["tool_calls_used"], data["tool_calls_limit"], "tool calls")
+        yield f"  Tools: {used}, {_usd(data['tool_spent'])}"
+        for tool, row in data["by_tool"].items():
+            yield f"    {tool}: {row['calls']} calls, {_usd(row['cost'])} [{row['framework']}]"
+
+
+def _of(used: int, limit: int | None, what: str) -> str:
+    return f"{used} {what}" if limit is None else f"{used} of {limit} {what}"
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:.4f}"

@@ -1,0 +1,36 @@
+"""`Budget.tree()`: a budget, the budgets that were entered inside it, and what each has spent, as indented lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .budget import Budget
+
+
+def tree_of(budget: Budget) -> str:
+    """The lines of a budget and of all below it."""
+    return "\n".join(_lines(budget, "", frozenset(), active=False))
+
+
+def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) -> Iterator[str]:
+    limit = "track-only" if budget.limit is None else f"${budget.limit:.2f}"
+    mark = " [ACTIVE]" if active else ""
+    yield (
+        f"{indent}{budget.name or 'unnamed'}{mark}: ${budget.spent:.4f} / {limit} (direct: ${budget.spent_direct:.4f})"
+    )
+    indent += "  "
+    for part in budget.parts.all():
+        spent = budget.part_spent(part)
+        share = f"{spent / part.max_usd:.1%}"
+        yield f"{indent}[{part.kind}] {part.name}: ${spent:.4f} / ${part.max_usd:.2f} ({share})"
+    above |= {id(budget)}
+    entered = {id(each) for each in budget.family.active}
+    for child in budget.children:
+        if id(child) in above:  # entered inside one of those that were entered inside it
+            yield f"{indent}{child.name or 'unnamed'} (see above)"
+        else:
+            yield from _lines(child, indent, above, active=id(child) in entered)
+    if budget.family.left_out:
+        yield f"{indent}and {budget.family.left_out} more"
