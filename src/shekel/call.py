@@ -89,6 +89,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
+        "_came_with",
         "_open",
         "_paid",
         "adopted",
@@ -171,6 +172,7 @@ class Call:
         self.host = host
         self.port = port
         self.attempts = attempts
+        self._came_with = (request, body)
         self.body = body
         """The request's body, until it is sent: a fallback reads it again. It is dropped then."""
         self.gate = gate
@@ -219,8 +221,8 @@ class Call:
         self.frozen: dict[Hashable, int] = {}
         """What each meter of a shadow that would have cut the stream held by then."""
         self.frozen_at = 0
-        self.overdrawn: tuple[Hashable, ...] = ()
-        """Meters that are used up, whose budgets let an open stream end."""
+        self.overdrawn: dict[Hashable, int] = {}
+        """Meters that are used up, whose budgets let an open stream end, and what the call held there by then."""
         self.aftermath: BudgetExceededError | None = None
         """Raised after the last chunk of a stream that was let end."""
         self.halted: BudgetExceededError | None = None
@@ -259,9 +261,13 @@ class Call:
         return int((self.started_wall + ((self.ended or self.now()) - self.started)) * 1_000_000)
 
     def undecided(self) -> None:
-        """The call was refused, holds nothing, and may ask again."""
+        """The call was refused, holds nothing, and may ask again: for the model that it came for."""
         self.decided = False
         self.refusal = self.refused = self.refused_claim = None
+        if self.fallback_from is not None:
+            self.request, self.body = self._came_with
+            self.fallback_from = self.fallback_of = None
+            self.quote = None
 
     def halt(self, error: BudgetExceededError) -> None:
         """Cut the stream before its next chunk, whatever it holds. From any thread."""
@@ -282,7 +288,18 @@ class Call:
 
     def exposed(self, index: int) -> float:
         """By how much the call can cost more than it holds there, in nano-dollars; `inf` where nothing bounds it."""
+        if self._is_left_out(index):
+            return 0
         return math.inf if self.upper is None else max(0, self.upper - self.held(index))
+
+    def _is_left_out(self, index: int) -> bool:
+        """Whether that meter is of a shadow that would have refused the call, or cut it by now."""
+        return bool(self.left_out) and self.claims[index].shadow in self.left_out
+
+    def running_on(self, index: int) -> int:
+        """What an open stream has cost so far on its meter of that number, which is in nano-dollars."""
+        running = self.running()
+        return min(running, self.frozen.get(self.claims[index].meter, 0)) if self._is_left_out(index) else running
 
     # Before the answer
 

@@ -167,6 +167,13 @@ class Runtime:
             if meter in meters:
                 self.gate.watched.pop(name, None)
 
+    def relimited(self, claim: Claim) -> None:
+        """A limit was changed: gauges show it at once."""
+        if claim.name is not None and claim.limit is not None:
+            known = self.gate.watched.get(claim.name)
+            if known is not None and known[0] == claim.meter:
+                self.gate.watched[claim.name] = (claim.meter, claim.limit)
+
     def _overran(self, claim: Claim, nano: int, cause: str) -> None:
         self.teller.overran(claim.name, nano, cause)
 
@@ -308,5 +315,6 @@ budgets.forget = lambda meters: the_runtime().forget(meters)
 tools.charge = lambda name, price, here: the_runtime().gate.admit_tool(name, price, here)
 tools.tell = lambda name, here: the_runtime().teller.tool(name, here)
 budgets.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
+budgets.relimited = lambda claim: the_runtime().relimited(claim)
 budgets.activated.append(lambda: the_runtime().acquire_doors())
 budgets.deactivated.append(lambda: the_runtime().release_doors())

@@ -98,10 +98,21 @@ class Books:
             row["calls"] += 1
             row["cost"] += amount / NANO
 
-    def left_out(self, amount: int) -> None:
-        """A call went on that the limit would have refused or cut; so much of it is not charged."""
+    def tool_left_out(self, amount: int) -> None:
+        """A tool runs that the limit would have refused; it is not charged."""
         with self._lock:
             self.shadow_calls += 1
+            self.shadow += amount
+
+    def left_out(self) -> None:
+        """A call goes on that the limit would have refused or cut."""
+        with self._lock:
+            self.shadow_calls += 1
+
+    def saved(self, call: Call, amount: int) -> None:
+        """Such a call has ended; so much of it is not charged."""
+        with self._lock:
+            self.open.pop(call.id, None)
             self.shadow += amount
 
     def corrected(self, call_id: str, model: str, difference: int) -> None:
@@ -128,7 +139,7 @@ class Books:
 
     def running(self) -> int:
         """What open streams cost so far, by estimate."""
-        return sum(call.running() for call, _ in list(self.open.values()))
+        return sum(call.running_on(index) for call, index in list(self.open.values()))
 
     def exposure(self) -> float:
         """By how much spending may exceed the limit at worst, now."""

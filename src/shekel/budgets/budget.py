@@ -34,7 +34,7 @@ from .claims import AtLimit, Claim
 from .family import Family
 from .keywords import limits_in, limits_of
 from .known_names import KnownNames
-from .limits import NANO, Limit, Mode, Unit, agree, as_mode, money
+from .limits import MOST, NANO, Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
 from .parts import Parts
 from .slots import LimitState, Slot
@@ -70,6 +70,9 @@ forget: Callable[[list[Any]], None] = lambda meters: None  # noqa: E731
 
 overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None  # noqa: E731
 """Called when a limit that was lowered is exceeded already."""
+
+relimited: Callable[[Claim], None] = lambda claim: None  # noqa: E731
+"""Called when a limit was changed: gauges show it."""
 
 default_mode = Mode.SLICED
 """The mode of budgets that name none; `shekel.configure(mode=…)` sets it."""
@@ -442,15 +445,18 @@ class Budget(KnownNames):
         """
         wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
         for slot, new in [(self._slot_of(each), each) for each in wanted]:
+            before = slot.amount(time.time()) or MOST
             slot.change(new)
             self._changed()
             now = time.time()
             for claim in self.claims(now):
-                if claim.meter == slot.meter(now):
+                if claim.meter == slot.meter(now) and claim.limit is not None:
                     balance = ledger().read(claim.meter, int(now * 1_000_000))
-                    over = balance.settled + balance.held - (claim.limit or 0)
+                    self._thresholds.changed(claim, balance.settled)
+                    over = min(balance.settled + balance.held, before) - claim.limit
                     if over > 0 and claim.votes and claim.unit is Unit.USD:
                         overran(claim, over, "limit")
+                    relimited(claim)
 
     def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
         """Grant an amount beyond the limit that a claim stands for, for its present window."""
@@ -541,8 +547,11 @@ class Budget(KnownNames):
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         self._books.settled(call, cost, amount, innermost=innermost)
 
-    def left_out(self, call: Call, amount: int, model: str) -> None:
-        self._books.left_out(amount)
+    def left_out(self, call: Call) -> None:
+        self._books.left_out()
+
+    def saved(self, call: Call, amount: int) -> None:
+        self._books.saved(call, amount)
 
     def corrected(self, call_id: str, model: str, difference: int) -> None:
         self._books.corrected(call_id, model, difference)
@@ -568,7 +577,7 @@ class Budget(KnownNames):
                     continue
                 thresholds = self._rates
             used = ledger().read(claim.meter, now).settled
-            for _ in thresholds.crossed(claim.number, claim, used):
+            for _ in thresholds.crossed(claim, used, now):
                 yield claim, used, thresholds
 
     def _warn(self, call: Call, claim: Claim, used: int, thresholds: Thresholds) -> None:
@@ -591,7 +600,7 @@ class Budget(KnownNames):
 
     def tool_left_out(self, amount: int) -> None:
         """A tool runs that the limit would have refused; a shadow does not charge it."""
-        self._books.left_out(amount)
+        self._books.tool_left_out(amount)
 
     def switched(self, call: Call, model: str, spent: int) -> None:
         if not self._books.switched(spent):

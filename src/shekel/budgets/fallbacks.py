@@ -20,7 +20,7 @@ def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
     """
     found = None
     for claim in call.claims:
-        if not claim.fallbacks:
+        if not claim.fallbacks or claim.shadow is not None:  # a shadow changes nothing
             continue
         for fallback in claim.fallbacks:
             same_provider(call, fallback)

@@ -138,6 +138,8 @@ class Gate:
         if isinstance(answer, Refusal):
             call.refused = answer
             call.refused_claim = refusals.claim_of(call, answer)
+            for claim in call.claims:
+                self._see(claim)
             raise refusals.exceeded(call, answer)
         self._open_accounts(call)
 
@@ -167,10 +169,13 @@ class Gate:
     def _ask(self, call: Call) -> Grant | Refusal:
         """One atomic admission over all meters of the call, each line by the mode of its own budget."""
         claims = call.claims
+        barred: set[Hashable] = set()
         if call.quote is None:
             for claim in claims:
                 if claim.unit is Unit.USD and claim.votes and not claim.allow_unpriced:
                     raise refusals.unpriced(call, claim, self.ledger.read(claim.meter, call.moment()).settled)
+                if claim.unit is Unit.USD and claim.shadow is not None and not claim.allow_unpriced:
+                    barred.add(claim.shadow)
         need = call.need = need_of(call, call.quote, self.expected_output(call))
         call.expected, call.upper = need.expected, need.upper
         stream = call.request.stream
@@ -181,9 +186,15 @@ class Gate:
                 if problem is not None:
                     raise problem
                 strict = True
+            elif claim.mode is Mode.STRICT and claim.shadow is not None and claim.counts_output:
+                problem = refusals.unbounded(call, claim, self.ledger, need)
+                if problem is not None:
+                    barred.add(claim.shadow)
         sliced = stream and any(c.mode is Mode.SLICED for c in claims)
         first = self._slice(call, need, 0) if sliced else 0
         lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
+        if barred:  # a shadow that would refuse, whatever is left of it
+            lines = [each._replace(limit=-1) if each.shadow in barred else each for each in lines]
         least = most = 0
         if strict and need.most is not None:
             least, most = min(call.request.min_cap, need.most), need.most
@@ -220,12 +231,19 @@ class Gate:
         want = SLICE
         for claim in call.claims:
             rate = need.rate(claim.unit)
-            if claim.mode is Mode.SLICED and claim.limit is not None and rate > 0 and claim.votes:
+            if claim.mode is Mode.SLICED and rate > 0 and self._shares(call, claim):
+                assert claim.limit is not None
                 balance = self.ledger.read(claim.meter, call.moment())
                 room = claim.limit - balance.settled - balance.held
                 share = room // (max(1, balance.holds + (used == 0)) * rate)
                 want = max(LEAST_SLICE, min(want, share))
         return min(want, need.rest(used))
+
+    def _shares(self, call: Call, claim: Claim) -> bool:
+        """Whether a stream has to spare the room of a meter for others. A shadow is spared as if it enforced."""
+        if claim.limit is None or claim.at_limit is AtLimit.WARN:
+            return False
+        return claim.meter not in call.overdrawn and (claim.shadow is None or claim.shadow not in call.left_out)
 
     # Fallback
 
@@ -261,6 +279,8 @@ class Gate:
         for index, claim in enumerate(call.claims):
             if claim.account is not None and claim.first:
                 claim.account.call_opened(call, index)
+            if claim.name is not None and claim.name not in self.watched:
+                self._see(claim)
 
     def admit_tool(self, name: str, price: Callable[[Budget | None], int], context: Context) -> None:
         """Count and charge one run of a tool before it happens; see `charge_tool`, which says what is raised."""
@@ -296,7 +316,7 @@ class Gate:
             if claim is None or claim.at_limit is not AtLimit.FINISH:
                 call.cut = refusals.exceeded(call, answer, cut=True)
                 return False
-            call.overdrawn = (*call.overdrawn, claim.meter)
+            call.overdrawn = {**call.overdrawn, claim.meter: call.held(call.claims.index(claim))}
             answer = self._extend(call, least, want, lines)
         call.granted = answer.tokens
         if answer.left_out:
@@ -331,6 +351,8 @@ class Gate:
         for claim in call.claims:
             if claim.first and claim.shadow in groups:
                 self._shadowed(claim, decision)
+                if claim.account is not None:
+                    claim.account.left_out(call)
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
@@ -355,19 +377,21 @@ class Gate:
             account = claim.account
             if account is not None and claim.first:
                 amount = amounts.get(claim.meter, 0)
-                if call.left_out and claim.shadow in call.left_out and cost.spent > amount:
-                    account.left_out(call, cost.spent - amount, call.model)
+                if call.left_out and claim.shadow in call.left_out:
+                    account.saved(call, cost.spent - amount)
+                    if claim.meter not in call.frozen:
+                        continue
                 account.call_settled(call, cost, amount, innermost=account is innermost)
         now = call.moment()
         self.ledger.settle(call.id, amounts, now)
         self.corrections.remember(call, amounts)
-        for claim in claims:
+        for index, claim in enumerate(claims):
             if claim.limit is not None:
-                self._check(call, claim, amounts, now)
+                self._check(call, index, claim, amounts, now)
             if claim.account is not None and claim.first:
                 claim.account.after_settlement(call)
 
-    def _check(self, call: Call, claim: Claim, amounts: dict[Hashable, int], now: int) -> None:
+    def _check(self, call: Call, index: int, claim: Claim, amounts: dict[Hashable, int], now: int) -> None:
         balance = self.ledger.read(claim.meter, now)
         assert claim.limit is not None
         if claim.meter in call.overdrawn and balance.settled > claim.limit:
@@ -375,12 +399,19 @@ class Gate:
         if claim.unit is not Unit.USD:
             return
         self._watch(claim, balance)
-        over = balance.settled + balance.held - claim.limit
+        # What was admitted is no overrun of this call: a limit that was lowered has been counted when it was.
+        admitted = call.overdrawn.get(claim.meter, call.held(index))
+        over = min(balance.settled + balance.held - claim.limit, amounts.get(claim.meter, 0) - admitted)
         if over > 0 and claim.votes:
             cause = "retry" if call.failed_spent else "settlement"
             if claim.meter in call.overdrawn:
                 cause = "finish"
-            self._overran(claim, min(over, amounts.get(claim.meter, 0)), cause)
+            self._overran(claim, over, cause)
+
+    def _see(self, claim: Claim) -> None:
+        """Have gauges show a budget from its first call on."""
+        if claim.unit is Unit.USD and claim.limit is not None and claim.name not in self.watched:
+            self._watch(claim, self.ledger.read(claim.meter, self.clock()))
 
     def _watch(self, claim: Claim, balance: Balance) -> None:
         """Keep, for each budget name, the fullest of its meters: what gauges show of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,8 @@ class Slot:
 
     def grant(self, meter: Any, amount: float) -> None:
         """Add to the limit of the period that a meter stands for: USD, or a count."""
-        whole = int(amount * NANO) if self.unit is Unit.USD else int(amount)
+        # Rounded to the next nano-dollar: what a person is told to be lacking must be enough when it is granted.
+        whole = round(amount * NANO) if self.unit is Unit.USD else math.ceil(amount)
         self._extra[meter] = self._extra.get(meter, 0) + whole
 
     def change(self, limit: Limit) -> None:

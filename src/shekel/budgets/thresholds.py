@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .claims import Claim
 
 
+KEPT = 1_000
+"""How many warnings are remembered, so that each is given once: more than a budget has thresholds at a time."""
+
+
 class Thresholds:
     """What has been warned of.
 
@@ -26,31 +30,46 @@ class Thresholds:
         self.shares = shares
         self._on_warn = on_warn
         self._lock = threading.Lock()
-        self._warned: dict[tuple[int, float], Any] = {}
+        self._warned: dict[tuple[Any, float], int] = {}
 
-    def crossed(self, number: int, claim: Claim, used: int) -> list[float]:
-        """The thresholds of the limit of that number that were just crossed; each is named once per window.
+    def crossed(self, claim: Claim, used: int, now: int) -> list[float]:
+        """The thresholds of a limit that were just crossed; each is named once per window.
 
-        A sliding window has no end, so there a threshold counts again once the use has fallen below it.
+        A meter stands for a period. One that slides, or starts anew when idle, has no end: there a threshold counts
+        again once the use has fallen below it, and a window's length after the last warning.
+
+        Args:
+            claim: the limit.
+            used: what is settled of it.
+            now: microseconds since the epoch.
         """
         limit = claim.limit
         if limit is None:
             return []
         found = []
         for share in self.shares:
-            # 80 % of 2 calls is 1.6: the second call is the first that has used so much.
-            least = -(-int(share * 1_000_000) * limit // 1_000_000)
-            key = (number, share)
-            if used < least:
-                if claim.slides and key in self._warned:
+            key = (claim.meter, share)
+            if used < _least(share, limit):
+                again = claim.window > 0 and claim.resets_at is None
+                if again and key in self._warned:
                     with self._lock:
-                        self._warned.pop(key, None)
+                        if now - self._warned.get(key, now) >= claim.window:
+                            self._warned.pop(key, None)
                 continue
             with self._lock:
-                if self._warned.get(key, _NEVER) != claim.meter:
-                    self._warned[key] = claim.meter
+                if key not in self._warned:
+                    self._warned[key] = now
                     found.append(share)
+                    if len(self._warned) > KEPT:
+                        del self._warned[next(iter(self._warned))]
         return found
+
+    def changed(self, claim: Claim, used: int) -> None:
+        """The limit is another one: what was warned of and is no more reached may be warned of again."""
+        with self._lock:
+            for share in self.shares:
+                if used < _least(share, claim.limit or 0):
+                    self._warned.pop((claim.meter, share), None)
 
     def tell(self, name: str | None, claim: Claim, used: int) -> None:
         """Warn. Called outside any lock; an error of the callback is reported and goes no further."""
@@ -64,7 +83,7 @@ class Thresholds:
             text = f"{label} has spent ${spent:.4f} of ${limit:.2f}"
         else:
             text = f"{label} has used {used} of {claim.limit} {claim.unit.value.replace('_', ' ')}"
-        warnings.warn(text, stacklevel=2)
+        call_back("warned", warnings.warn, text)  # a filter may turn it into an error
 
     def forget(self) -> None:
         """Warn anew: the budget was reset."""
@@ -72,7 +91,9 @@ class Thresholds:
             self._warned.clear()
 
 
-_NEVER = object()
+def _least(share: float, limit: int) -> int:
+    """80 % of 2 calls is 1.6: the second call is the first that has used so much."""
+    return -(-round(share * 1_000_000) * limit // 1_000_000)
 
 
 def call_back(place: str, function: Callable[..., object], *args: object) -> object:

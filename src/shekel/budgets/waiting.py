@@ -32,6 +32,10 @@ LEAST_WAIT = 0.01
 """Seconds that a waiting call sleeps at least: clocks of windows and of threads differ by milliseconds."""
 
 
+LOOK_AGAIN = 0.5
+"""Seconds after which a call looks again at a meter that does not tell when it will have room."""
+
+
 class Ticket:
     """A place in a queue. `wake` may be called from any thread, any number of times."""
 
@@ -211,6 +215,8 @@ def patiently(
             frees = claim.resets_at if refusal.frees_at is None else refusal.frees_at / 1_000_000
             if frees is not None:
                 left = min(left, max(LEAST_WAIT, frees - call.wall()))
+            elif claim.window > 0:  # it starts anew when nothing happens for so long, and says nothing then
+                left = min(left, LOOK_AGAIN)
             call.undecided()
             yield Wait(left)
     finally:
