@@ -70,6 +70,16 @@ def test_it_slides_and_is_no_fixed_window(ask: Ask, clock: Clock, provider: Fake
     assert len(provider.requests) == 4
 
 
+def test_what_a_window_shows_is_what_counts_now(ask: Ask, clock: Clock) -> None:
+    with budget("$0.05/hr", name="api", **CENT) as b:
+        ask()
+        assert (b.spent, b.remaining) == (pytest.approx(0.01), pytest.approx(0.04))
+        clock.advance(7200)
+        assert (b.spent, b.remaining) == (0, 0.05)
+    assert b.summary_data()["total_spent"] == b.spent_direct == pytest.approx(0.01)
+    assert b.calls_used == 1
+
+
 def test_several_limits_each_in_its_own_window(ask: Ask, clock: Clock) -> None:
     with budget("$0.03/hr + 1 calls/10s", name="api", **CENT):
         ask()

@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -176,6 +177,16 @@ class TestLowLimit:
         assert done.names["b"].model_switched is False
         assert float(shown) == pytest.approx(0.01, rel=0.05)
         assert done.bill / NANO == pytest.approx(0.01, rel=0.25), "cut: a third of the answer, and what was under way"
+
+    def test_or_is_let_to_its_end_as_the_page_says_where_that_is_asked_for(
+        self, run: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        provider.default = Reply(output_tokens=3000)
+        monkeypatch.setattr(shekel, "budget", partial(shekel.budget, at_limit="finish"))
+        done = run(blocks.LOW_LIMIT)
+        assert done.printed.rstrip().splitlines()[-1] == f"Budget exceeded after stream: ${_shown(done.bill)}"
+        assert done.bill / NANO > 0.03, "the whole answer"
+        assert done.spent == done.bill
 
 
 class TestFallback:

@@ -24,7 +24,7 @@ class Family:
         """How many children are not kept any more."""
         self._children: dict[int, Budget] = {}
         self._active: list[Budget] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may enter a block in the middle of this
 
     @property
     def children(self) -> list[Budget]:
