@@ -16,7 +16,7 @@ counted: Counter[str] = Counter()
 """How often each place failed, by its name; `shekel.errors` reads it."""
 
 _said: set[str] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def report(place: str, error: BaseException) -> None:

@@ -4,6 +4,10 @@ A garbage collection can run a finaliser in the middle of anything: while this v
 aggregator's or a connection pool's lock. A finaliser of ours therefore takes no lock at all: it puts the work here
 (`SimpleQueue.put` is documented as safe there), and a daemon thread, or whoever next asks a budget a question, does
 it. Knows nothing of calls: it runs thunks.
+
+Whoever asks waits for what another thread is doing just now, but not for the program's own code: a callback may itself
+wait for the one who asks, so it lets go of those who wait (`let_go`). Connections are closed by the thread alone
+(`close`): nobody who only asks a question has to wait for a socket.
 """
 
 from __future__ import annotations
@@ -13,10 +17,15 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from . import faults
+from . import faults, locks
 
 _queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
-_working = threading.RLock()
+_closings: SimpleQueue[Callable[[], object]] = SimpleQueue()
+_bell: SimpleQueue[None] = SimpleQueue()
+_taking = threading.RLock()
+_under_way: set[threading.Event] = set()
+"""Work that was taken and is not done."""
+_mine = threading.local()
 _thread: threading.Thread | None = None
 _pid = 0
 
@@ -24,6 +33,17 @@ _pid = 0
 def put(work: Callable[[], object]) -> None:
     """Have `work` done soon. Safe inside a finaliser: takes no lock that Python code can hold."""
     _queue.put(work)
+    if _thread is not None:
+        _bell.put(None)
+
+
+def close(connection: Callable[[], object]) -> None:
+    """Have a connection closed by the thread, or now where there is none."""
+    if _thread is None:
+        connection()
+        return
+    _closings.put(connection)
+    _bell.put(None)
 
 
 def start() -> None:
@@ -34,28 +54,38 @@ def start() -> None:
     _pid = os.getpid()
     _thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
     _thread.start()
+    _bell.put(None)
 
 
 def flush() -> bool:
-    """Do what waits now, in this thread. Returns whether there was anything."""
-    if _queue.empty():
-        with _working:  # the thread may be in the middle of the last one
-            return False
-    done = False
-    with _working:
-        while True:
-            try:
-                work = _queue.get_nowait()
-            except Empty:
-                return done
-            _do(work)
+    """Do what waits now, in this thread, and wait for what others are doing. Returns whether there was anything.
+
+    In the middle of a step of ours (a finaliser asks) nothing is done: it may need the lock that is held.
+    """
+    if locks.busy():
+        return False
+    done = _work_off()
+    own = getattr(_mine, "work", None)
+    for work in tuple(_under_way):
+        if work is not own:
+            work.wait()
             done = True
+    return done
+
+
+def let_go() -> None:
+    """Code of the program is about to run: nobody is to wait for this thread any more."""
+    work: threading.Event | None = getattr(_mine, "work", None)
+    if work is not None:
+        _under_way.discard(work)
+        work.set()
 
 
 def _after_fork() -> None:
-    """In a child, the parent's thread is gone and its lock may have been held."""
-    global _working, _thread
-    _working = threading.RLock()
+    """In a child, the parent's thread is gone, and with it what it was doing."""
+    global _taking, _thread
+    _taking = threading.RLock()
+    _under_way.clear()
     _thread = None
 
 
@@ -65,13 +95,39 @@ if hasattr(os, "register_at_fork"):
 
 def _run() -> None:
     while True:
-        work = _queue.get()
-        with _working:
-            _do(work)
+        _bell.get()
+        _work_off()
+        try:
+            close = _closings.get_nowait()
+        except Empty:
+            continue
+        try:
+            close()
+        except BaseException as error:
+            faults.report("closed a dropped connection", error)
 
 
-def _do(work: Callable[[], object]) -> None:
+def _work_off() -> bool:
+    done = False
+    while True:
+        work = threading.Event()
+        with _taking:  # taken and known to be under way in one step: who finds the queue empty finds it there
+            try:
+                thunk = _queue.get_nowait()
+            except Empty:
+                return done
+            _under_way.add(work)
+        _do(thunk, work)
+        done = True
+
+
+def _do(thunk: Callable[[], object], work: threading.Event) -> None:
+    before = getattr(_mine, "work", None)
+    _mine.work = work
     try:
-        work()
+        thunk()
     except BaseException as error:
         faults.report("finished a dropped call", error)
+    finally:
+        let_go()
+        _mine.work = before

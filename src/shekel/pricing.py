@@ -62,7 +62,7 @@ class Prices:
         self._overrides: dict[str, dict[str, Fraction]] = {}
         self._aliases: dict[str, str] = {}
         self._cache: dict[tuple[Any, ...], tuple[float, float, Any, Quote | None]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def set(self, model: str, price: Mapping[str, Amount] | str) -> None:
         """Give a model a price of the user's own. It goes before the list, for every provider, tier and date.

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from wrapt import register_post_import_hook
 
-from . import faults, late
+from . import faults, late, locks
 from .budgets import budget as budgets
 from .budgets import tools
 from .budgets.budget import Budget
@@ -53,6 +53,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
+        locks.watched.append(self.ledger.inside)
         self.estimator = Estimator()
         self.policies = Policies()
         self._prices: Prices | None = None
@@ -82,9 +83,10 @@ class Runtime:
         if self._prices is None:
             from .pricing import Prices
 
+            made = Prices()
             with self._lock:
                 if self._prices is None:
-                    self._prices = Prices()
+                    self._prices = made
         return self._prices
 
     # The doors, counted: `instrument()` is one user of them, each entered budget another

@@ -1,16 +1,16 @@
 """Books: what a budget's owner reads, added up as calls open and end. It decides nothing; the ledger does.
 
-The lock is held over the additions only: never over a callback, the ledger or I/O. A garbage collection may run inside
-it, so nothing here may be needed by a finaliser.
+The lock is held over the additions only: never over a callback, the ledger or I/O. A finaliser that runs inside it may
+read; what it ends is ended later (see `locks`).
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .. import locks
 from ..settlement import Cost
 from .amounts import happened
 from .limits import NANO
@@ -30,7 +30,6 @@ class Books:
         self.residual: float = 0
         self.peak: float = 0
         self.clear()
-        self._lock = threading.Lock()
 
     def clear(self) -> None:
         """Forget what ended; what is open stays."""
@@ -45,7 +44,7 @@ class Books:
 
     def opened(self, call: Call, index: int) -> None:
         """A call holds on the budget's meter of that number among the call's."""
-        with self._lock:
+        with locks.books:
             self.open[call.id] = (call, index)
             exposure = self.exposure()
             if self.peak < exposure < math.inf:
@@ -53,7 +52,7 @@ class Books:
 
     def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         """A call has ended and is charged that amount."""
-        with self._lock:
+        with locks.books:
             self.open.pop(call.id, None)
             self.residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
             if amount == 0 and not happened(call, cost):
@@ -88,7 +87,7 @@ class Books:
 
     def tool(self, name: str, amount: int, *, innermost: bool) -> None:
         """A tool runs, and is charged that amount."""
-        with self._lock:
+        with locks.books:
             self.tool_count += 1
             self.tool_total += amount
             self.total += amount
@@ -100,24 +99,24 @@ class Books:
 
     def tool_left_out(self, amount: int) -> None:
         """A tool runs that the limit would have refused; it is not charged."""
-        with self._lock:
+        with locks.books:
             self.shadow_calls += 1
             self.shadow += amount
 
     def left_out(self) -> None:
         """A call goes on that the limit would have refused or cut."""
-        with self._lock:
+        with locks.books:
             self.shadow_calls += 1
 
     def saved(self, call: Call, amount: int) -> None:
         """Such a call has ended; so much of it is not charged."""
-        with self._lock:
+        with locks.books:
             self.open.pop(call.id, None)
             self.shadow += amount
 
     def corrected(self, call_id: str, model: str, difference: int) -> None:
         """The charge of a call that ended was changed."""
-        with self._lock:
+        with locks.books:
             self.total += difference
             for each in reversed(self.calls):
                 if each["call_id"] == call_id:
@@ -131,7 +130,7 @@ class Books:
 
     def switched(self, spent: int) -> bool:
         """The fallback took over at that amount. Returns whether this is the first time."""
-        with self._lock:
+        with locks.books:
             if self.switched_at is not None:
                 return False
             self.switched_at = spent

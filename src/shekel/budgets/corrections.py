@@ -6,12 +6,12 @@ invoice, or of background work that was read later. The ledger corrects; this re
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+from .. import locks
 from ..ledgers.base import Ledger
 from .limits import Unit
 
@@ -39,7 +39,6 @@ class Corrections:
     def __init__(self, ledger: Ledger, overran: Callable[[Claim, int, str], None]) -> None:
         self._ledger = ledger
         self._overran = overran
-        self._lock = threading.Lock()
         self._calls: OrderedDict[str, tuple[str, list[_Charge]]] = OrderedDict()
 
     def remember(self, call: Call, amounts: Mapping[Hashable, int]) -> None:
@@ -54,7 +53,7 @@ class Corrections:
             for claim in call.claims
             if claim.meter in amounts
         ]
-        with self._lock:
+        with locks.books:
             self._calls[call.id] = (call.model, charges)
             while len(self._calls) > REMEMBERED:
                 self._calls.popitem(last=False)
@@ -73,7 +72,7 @@ class Corrections:
         Raises:
             LookupError: no call of that id is remembered.
         """
-        with self._lock:
+        with locks.books:
             known = self._calls.get(call_id)
             if known is None:
                 raise LookupError(

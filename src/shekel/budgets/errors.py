@@ -37,8 +37,9 @@ class BudgetExceededError(Exception):
         held: what open calls hold, in the unit of the limit.
         needed: what this call would have held, in that unit.
         window_reset: Unix time in seconds at which the window starts anew; None without a window.
-        reason: "exceeded", "cut", "unpriced", "unbounded", "stopped", "paused" (it waited for room in vain) or
-            "finished" (a stream that was let to its end went over the limit).
+        reason: "exceeded", "cut", "unpriced", "unbounded", "stopped", "paused" (it waited for room in vain),
+            "finished" (a stream that was let to its end went over the limit) or "busy" (a finaliser made the call in
+            the middle of another decision of its thread).
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 
-from .. import faults, late
+from .. import faults, late, locks
 from ..call import Call
 from ..estimation import Estimator, Text
 from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
@@ -125,6 +125,8 @@ class Gate:
         for claim in call.claims:
             if claim.stopped:
                 raise refusals.stopped(call, claim, self.ledger.read(claim.meter, call.moment()))
+            if locks.inside():
+                raise refusals.in_between(call, claim)
         self._start_fallback(call)
         answer = self._ask(call)
         if isinstance(answer, Refusal) and late.flush():
@@ -296,6 +298,8 @@ class Gate:
         need = call.need
         held = call.held_lines
         if call.granted is None or need is None or held is None or need.is_whole(call.granted):
+            return True
+        if locks.inside():  # a finaliser reads a stream in the middle of a step: the next chunk asks again
             return True
         done = max(tokens, call.granted)
         least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1

@@ -109,6 +109,22 @@ def stopped(call: Call, claim: Claim, balance: Balance, *, cut: bool = False) ->
     )
 
 
+def in_between(call: Call, claim: Claim) -> BudgetExceededError:
+    """The call comes from a finaliser or a signal's handler that struck while this thread was deciding on another."""
+    by = scale(claim.unit)
+    return BudgetExceededError(
+        0.0,
+        (claim.limit or 0) / by,
+        call.model,
+        budget=claim.name,
+        scope=claim.scope,
+        exceeded_counter=COUNTERS.get(claim.unit, claim.unit.value),
+        reason="busy",
+        detail=f"a finaliser or a signal's handler called {call.model} in the middle of another decision of the same "
+        "thread, so the call was not sent. Make it from a thread or a task.",
+    )
+
+
 def finished(call: Call, claim: Claim, balance: Balance) -> BudgetExceededError:
     """The stream was let end, and has carried the budget over its limit."""
     by = scale(claim.unit)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .. import faults
+from .. import faults, late, locks
 from .limits import NANO, Unit
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class Thresholds:
     def __init__(self, shares: tuple[float, ...], on_warn: Callable[[float, float], object] | None) -> None:
         self.shares = shares
         self._on_warn = on_warn
-        self._lock = threading.Lock()
         self._warned: dict[tuple[Any, float], int] = {}
 
     def crossed(self, claim: Claim, used: int, now: int) -> list[float]:
@@ -52,11 +50,11 @@ class Thresholds:
             if used < _least(share, limit):
                 again = claim.window > 0 and claim.resets_at is None
                 if again and key in self._warned:
-                    with self._lock:
+                    with locks.books:
                         if now - self._warned.get(key, now) >= claim.window:
                             self._warned.pop(key, None)
                 continue
-            with self._lock:
+            with locks.books:
                 if key not in self._warned:
                     self._warned[key] = now
                     found.append(share)
@@ -66,7 +64,7 @@ class Thresholds:
 
     def changed(self, claim: Claim, used: int) -> None:
         """The limit is another one: what was warned of and is no more reached may be warned of again."""
-        with self._lock:
+        with locks.books:
             for share in self.shares:
                 if used < _least(share, claim.limit or 0):
                     self._warned.pop((claim.meter, share), None)
@@ -87,7 +85,7 @@ class Thresholds:
 
     def forget(self) -> None:
         """Warn anew: the budget was reset."""
-        with self._lock:
+        with locks.books:
             self._warned.clear()
 
 
@@ -98,6 +96,7 @@ def _least(share: float, limit: int) -> int:
 
 def call_back(place: str, function: Callable[..., object], *args: object) -> object:
     """Call what the program gave; an error of it is reported and counted, and masks nothing."""
+    late.let_go()
     try:
         return function(*args)
     except Exception as error:

@@ -11,15 +11,16 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.context import Context
 
-from .. import faults
+from .. import faults, locks
 from . import refusals
 from .claims import AtLimit
 from .limits import NANO, Unit, money
@@ -34,6 +35,10 @@ LEAST_WAIT = 0.01
 
 LOOK_AGAIN = 0.5
 """Seconds after which a call looks again at a meter that does not tell when it will have room."""
+
+
+_asking: ContextVar[frozenset[int]] = ContextVar("shekel-asking", default=frozenset())
+"""Budgets whose `on_exceed` runs: a call that it makes itself is refused without asking it again."""
 
 
 class Ticket:
@@ -51,7 +56,6 @@ class Queue:
 
     def __init__(self) -> None:
         self._tickets: deque[Ticket] = deque()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -59,25 +63,25 @@ class Queue:
     def join(self, wake: Callable[[], None]) -> Ticket:
         """Stand at the end."""
         ticket = Ticket(self, wake)
-        with self._lock:
+        with locks.books:
             self._tickets.append(ticket)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
         """Go, with room or without; the next one may try."""
-        with self._lock:
+        with locks.books:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
         self.freed()
 
     def first(self, ticket: Ticket) -> bool:
         """Whether it is this one's turn."""
-        with self._lock:
+        with locks.books:
             return bool(self._tickets) and self._tickets[0] is ticket
 
     def freed(self) -> None:
         """There may be room: wake whose turn it is."""
-        with self._lock:
+        with locks.books:
             head = self._tickets[0] if self._tickets else None
         if head is not None:
             head.wake()
@@ -185,7 +189,7 @@ def patiently(
             found = next((each for each in budgets if each is claim.account), None)
             if found is None:
                 return
-            if found.on_exceed is not None and id(found) not in asked:
+            if found.on_exceed is not None and id(found) not in asked | _asking.get():
                 asked.add(id(found))
                 scale = NANO if claim.unit is Unit.USD else 1
                 balance, limit = refusal.balance, claim.limit or 0
@@ -299,22 +303,33 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
             else:
                 answer = _asked(step)
                 if isawaitable(answer):
-                    answer = await _awaited(answer)
+                    answer = await _awaited(step, answer)
     finally:
         steps.close()
 
 
+@contextmanager
+def _asked_by(step: Ask) -> Iterator[None]:
+    token = _asking.set(_asking.get() | {id(step.question.budget)})
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
 def _asked(step: Ask) -> Any:
     try:
-        return step.function(step.question)
+        with _asked_by(step):
+            return step.function(step.question)
     except Exception as error:
         faults.report("called on_exceed", error)
         return None
 
 
-async def _awaited(answer: Awaitable[Any]) -> Any:
+async def _awaited(step: Ask, answer: Awaitable[Any]) -> Any:
     try:
-        return await answer
+        with _asked_by(step):
+            return await answer
     except Exception as error:
         faults.report("called on_exceed", error)
         return None

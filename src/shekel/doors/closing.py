@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any
 from weakref import ref
 
-from .. import faults
+from .. import faults, late, locks
 from ..call import Call
 from ..settlement import Outcome
 
@@ -88,6 +90,11 @@ def closed(call: Call, *, whole: bool = False) -> None:
     try:
         reader = call.reader
         complete = whole if reader is None else reader.terminal
-        call.finish(Outcome.COMPLETE if complete else Outcome.CLOSED)
+        end = partial(call.finish, Outcome.COMPLETE if complete else Outcome.CLOSED)
+        # A generator of the program's that is collected leaves its `with stream:` in the middle of anything.
+        if locks.busy() or isinstance(sys.exception(), GeneratorExit):
+            late.put(end)
+        else:
+            end()
     except Exception as fault:
         faults.report("finished a closed stream", fault)

@@ -235,10 +235,13 @@ def _dropped(call: Call, close: Callable[[], Any]) -> None:
     """Finish a stream whose tee was collected or closed, and close its connection (never in a finaliser itself)."""
     reader = call.reader
     call.finish(Outcome.COMPLETE if reader is not None and reader.terminal else Outcome.DROPPED)
-    try:
-        close()
-    except Exception:  # the connection may be gone, or its loop closed: there is nothing left to close then
-        return
+
+    def closing() -> None:
+        # The connection may be gone, or its loop closed: there is nothing left to close then.
+        with suppress(Exception):
+            close()
+
+    late.close(closing)
 
 
 def _close(inner: Any, response: Any) -> None:

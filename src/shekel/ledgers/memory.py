@@ -54,13 +54,19 @@ class MemoryLedger:
 
     def __init__(self, *, remember: int = REMEMBERED) -> None:
         self.dropped = 0
-        self._lock = threading.Lock()
+        # A finaliser may read in the middle of a step of its own thread: it sees what stands so far.
+        self._lock = threading.RLock()
         self._remember = remember
         self._meters = Meters()
         self._open: dict[str, _Hold] = {}
         # Ordered: to find the oldest entry of a plain dict, one steps over everything that was deleted before it.
         self._settled: OrderedDict[str, list[Row]] = OrderedDict()
         self._released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
+
+    def inside(self) -> bool:
+        """Whether this thread is in the middle of a step: it is in a finaliser, and may look and not touch."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return owned
 
     def __len__(self) -> int:
         """How many meters are live."""
@@ -179,7 +185,7 @@ class MemoryLedger:
 
     def forked(self) -> None:
         """In a child process: the parent's open calls are the parent's, and so is whoever held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open.clear()
         for cell in self._meters.cells.values():
             cell.held = cell.holds = 0

@@ -13,7 +13,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
-from .. import faults
+from .. import faults, locks
 from ..call import Call
 from ..context import suppressed
 from ..settlement import Cost
@@ -95,6 +95,10 @@ class Teller:
 
     def finished(self, call: Call, cost: Cost) -> None:
         """Tell of a call that has ended. Never raises."""
+        with locks.Telling():
+            self._finished(call, cost)
+
+    def _finished(self, call: Call, cost: Cost) -> None:
         span = call.span
         try:
             if span is not None and not call.adopted and span.is_recording():
