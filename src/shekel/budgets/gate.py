@@ -322,7 +322,6 @@ class Gate:
                 return False
             call.overdrawn = {**call.overdrawn, claim.meter: call.held(call.claims.index(claim))}
             answer = self._extend(call, least, want, lines)
-        call.granted = answer.tokens
         if answer.left_out:
             self._freeze(call, held, frozenset(answer.left_out))
             lines = [
@@ -331,6 +330,7 @@ class Gate:
                 else now
                 for before, now in zip(held, lines, strict=True)
             ]
+        call.granted = answer.tokens
         call.held_lines = lines
         return True
 
