@@ -146,6 +146,11 @@ class TestWhenItFrees:
         assert not fits(ledger, sliding(100, 25), frees_at - 1)
         assert fits(ledger, sliding(100, 25), frees_at)
 
+    def test_does_not_count_what_has_slid_out_already(self, ledger):
+        charge(ledger, "a", sliding(), 50, BEGIN)
+        charge(ledger, "b", sliding(), 50, BEGIN + 300)
+        assert self.refusal(ledger, sliding(100, 60), BEGIN + 700).frees_at == BEGIN + 300 + WINDOW + 10
+
     def test_waits_for_open_calls_as_if_they_settled_now(self, ledger):
         ledger.admit("open", 0, 0, [sliding(100, 80)], BEGIN)
         frees_at = self.refusal(ledger, sliding(100, 25), BEGIN).frees_at
@@ -232,6 +237,21 @@ class TestIdle:
         assert (ledger.read("m", BEGIN + WINDOW), ledger.dropped) == (Balance(5), 0)
         ledger.settle("late", {"m": 5}, BEGIN + 3 * WINDOW)
         assert (ledger.read("m", BEGIN + 3 * WINDOW), ledger.dropped) == (Balance(), 1)
+
+
+    def test_a_late_charge_of_a_released_call_slides_where_its_meter_did(self, ledger):
+        ledger.admit("late", 0, 0, [sliding(100, 30)], BEGIN)
+        ledger.release("late", BEGIN)
+        for n in range(5):  # calls on other meters, so that the idle one goes
+            charge(ledger, f"other {n}", Line("other", None, 0), 0, BEGIN + 10 * WINDOW)
+        ledger.settle("late", {"m": 5}, BEGIN + 10 * WINDOW)
+        assert ledger.read("m", BEGIN + 11 * WINDOW) == Balance(5)
+        assert ledger.read("m", BEGIN + 11 * WINDOW + 10) == Balance()
+
+    def test_a_charge_without_a_hold_does_not_bring_back_what_is_over(self, ledger):
+        charge(ledger, "a", session(), 30, BEGIN)
+        ledger.settle("bare", {"m": 5}, BEGIN + WINDOW)
+        assert ledger.read("m", BEGIN + WINDOW) == Balance(5)
 
 
 class TestFirstSight:
