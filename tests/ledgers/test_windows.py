@@ -238,7 +238,6 @@ class TestIdle:
         ledger.settle("late", {"m": 5}, BEGIN + 3 * WINDOW)
         assert (ledger.read("m", BEGIN + 3 * WINDOW), ledger.dropped) == (Balance(), 1)
 
-
     def test_a_late_charge_of_a_released_call_slides_where_its_meter_did(self, ledger):
         ledger.admit("late", 0, 0, [sliding(100, 30)], BEGIN)
         ledger.release("late", BEGIN)
