@@ -84,12 +84,8 @@ def decide(meters, facts):
     if strict:
         most = facts.maximum if facts.cap is None else facts.cap
         for cap in _candidates(voting, facts, most):
-            if all(_at_cap(meter, facts, cap, least=True) <= meter.room() for meter in voting):
-                spans = [
-                    (_at_cap(meter, facts, cap, least=True), _at_cap(meter, facts, cap, least=False))
-                    for meter in meters
-                ]
-                return True, spans
+            if all(_at_cap(meter, facts, cap) <= meter.room() for meter in voting):
+                return True, [(_at_cap(meter, facts, cap),) * 2 for meter in meters]
         return False, None
     spans = []
     for meter in meters:
@@ -112,7 +108,7 @@ def least(meters, facts):
     free = [Meter(meter.unit, None if meter.limit is None else 10**15, meter.mode, meter.votes) for meter in meters]
     strict = any(m.mode == "strict" and m.unit != "calls" and m.votes and m.limit is not None for m in meters)
     if strict:
-        return [_at_cap(meter, facts, 1, least=True) for meter in meters]
+        return [_at_cap(meter, facts, 1) for meter in meters]
     return [span[0] for span in decide(free, facts)[1]]
 
 
@@ -127,14 +123,14 @@ def _candidates(voting, facts, most):
     return sorted((cap for cap in caps if 1 <= cap <= most), reverse=True)
 
 
-def _at_cap(meter, facts, cap, *, least):
+def _at_cap(meter, facts, cap):
     """What a meter takes of a call whose output is capped for a strict one beside it."""
     if meter.mode == "strict" and meter.limit is not None:
         base, rate = facts.strict_parts(meter.unit)
         return base + cap * rate
     base, rate = facts.parts(meter.unit)
     if meter.mode == "sliced" and facts.stream:
-        return base + (min(LEAST_SLICE, facts.rest) if least else facts.rest) * rate
+        return base + min(LEAST_SLICE, facts.rest) * rate
     if meter.mode == "sliced" and facts.cap is not None:
         return base + facts.n * facts.cap * rate
     return base + facts.likely * rate

@@ -11,12 +11,10 @@ import math
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import replace
-from functools import wraps
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, cast
 
@@ -32,6 +30,7 @@ from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of,
 from .books import Books
 from .claims import AtLimit, Claim
 from .family import Family
+from .inside import inside
 from .keywords import limits_in, limits_of
 from .known_names import KnownNames
 from .limits import MOST, NANO, Limit, Mode, Unit, agree, as_mode, money
@@ -289,33 +288,20 @@ class Budget(KnownNames):
         """A function whose calls are charged here, in whatever thread, executor or task it runs.
 
         The budgets and the scope around `bind` go with it. For threads that start without a context:
-        `executor.submit(b.bind(work), item)`.
+        `executor.submit(b.bind(work), item)`. Also for async functions and generators.
         """
         around = context.current()
 
-        if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                token = context.attach(around)
-                try:
-                    with self:
-                        return await function(*args, **kwargs)
-                finally:
-                    context.detach(token)
-
-            return cast("Callable[P, R]", run_async)
-
-        @wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        @contextmanager
+        def block() -> Iterator[None]:
             token = context.attach(around)
             try:
                 with self:
-                    return function(*args, **kwargs)
+                    yield
             finally:
                 context.detach(token)
 
-        return run
+        return inside(function, block)
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function inside the block, and return what it returns (for an async one, its coroutine)."""
@@ -527,6 +513,7 @@ class Budget(KnownNames):
                     first=number == 0,
                     model=slot.model,
                     stopped=self._stopped,
+                    last_call=last_call,
                     rate_of=slot.rate_of,
                     number=number,
                 )

@@ -44,6 +44,7 @@ class Account(Protocol):
 
     @property
     def myself(self) -> ref[Any]: ...
+    def claims(self, now: float, *, last_call: bool = False) -> tuple[Claim, ...]: ...
     def call_opened(self, call: Call, index: int) -> None: ...
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None: ...
     def left_out(self, call: Call) -> None: ...
@@ -90,6 +91,8 @@ class Claim(NamedTuple):
     first: bool = True
     model: str | None = None
     stopped: bool = False
+    last_call: bool = False
+    """Whether the call may spend what its budget keeps back for a last one."""
     rate_of: str | None = None
     """Set where the limit is a rate ("$1/min"), which has an error of its own: the rate as it was given."""
     number: int = 0

@@ -193,7 +193,8 @@ class Gate:
                 if problem is not None:
                     barred.add(claim.shadow)
         sliced = stream and any(c.mode is Mode.SLICED for c in claims)
-        first = self._slice(call, need, 0) if sliced else 0
+        # Beside a strict meter a slice is a fixed part of the hold: the least, so that nothing is refused that fits.
+        first = 0 if not sliced else need.least(0) if strict else self._slice(call, need, 0)
         lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
         if barred:  # a shadow that would refuse, whatever is left of it
             lines = [each._replace(limit=-1) if each.shadow in barred else each for each in lines]
@@ -306,10 +307,11 @@ class Gate:
         want = max(least, done + self._slice(call, need, done))
         known = None if call.reader is None else call.reader.input_tokens()
         input_rate = 0 if call.quote is None else call.quote.input_rate
+        self._see_limits(call)
         lines = [
             line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
             if claim.mode is Mode.SLICED and each.shadow not in call.left_out
-            else each
+            else line(claim, each.base, each.rate)
             for claim, each in zip(call.claims, held, strict=True)
         ]
         answer = self._extend(call, least, want, lines)
@@ -333,6 +335,16 @@ class Gate:
         call.granted = answer.tokens
         call.held_lines = lines
         return True
+
+    def _see_limits(self, call: Call) -> None:
+        """Take the limits of now: one that was changed in use holds for open streams too, in the period they began."""
+        now = call.moment() / 1_000_000
+        present: dict[Hashable, int | None] = {}
+        for claim in call.claims:
+            if claim.first and claim.account is not None:
+                present.update({c.meter: c.limit for c in claim.account.claims(now, last_call=claim.last_call)})
+        if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
+            call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
 
     def _extend(self, call: Call, least: int, want: int, lines: list[Line]) -> Grant | Refusal:
         asked = with_failed(call, lines)
