@@ -147,6 +147,7 @@ class TestMoney:
             ask()
             with budget(max_usd=0.04, name="step") as step:
                 assert step.limit == step.remaining == flow.remaining == pytest.approx(0.03)
+                assert step.max_usd == 0.04
                 ask()
                 assert step.limit == pytest.approx(0.03)
                 assert step.remaining == pytest.approx(0.02)
@@ -266,6 +267,16 @@ class TestTree:
             "    api: $0.0100 / track-only (direct: $0.0100)",
             "  writing [ACTIVE]: $0.0000 / track-only (direct: $0.0000)",
         ]
+
+    def test_who_has_no_name_is_numbered(self) -> None:
+        with budget() as outer:
+            with budget(name="one"):
+                pass
+            with budget() as second, budget() as first:
+                pass
+        assert (second.full_name, first.full_name) == ("unnamed.#2", "unnamed.#2.#1")
+        assert [line.split(":")[0].strip() for line in outer.tree().splitlines()] == ["unnamed", "one", "#2", "#1"]
+        assert second.name is None
 
     def test_budgets_inside_each_other_both_ways_end(self) -> None:
         one, two = budget(name="one"), budget(name="two")

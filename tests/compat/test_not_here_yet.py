@@ -26,7 +26,9 @@ def test_every_name_has_the_place_that_programs_import_it_from() -> None:
     for name, module in PLACES.items():
         assert getattr(importlib.import_module(module), name) is getattr(vocabulary, name)
     from shekel.integrations import AdapterRegistry, LangfuseAdapter, ObservabilityAdapter
+    from shekel.providers import ADAPTER_REGISTRY, ProviderAdapter
 
+    assert (ADAPTER_REGISTRY, ProviderAdapter) == (vocabulary.ADAPTER_REGISTRY, vocabulary.ProviderAdapter)
     assert {AdapterRegistry.__name__, LangfuseAdapter.__name__, ObservabilityAdapter.__name__} < set(PLACES)
 
 

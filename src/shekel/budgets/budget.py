@@ -593,7 +593,7 @@ class Budget(KnownNames):
         if not self._books.switched(spent):
             return
         if self._on_fallback is not None:
-            call_back("called on_fallback", self._on_fallback, spent / NANO, self.own_limit, model)
+            call_back("called on_fallback", self._on_fallback, spent / NANO, self.max_usd, model)
         else:
             label = f"budget {self.name}" if self.name else "budget"
             warnings.warn(f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on", stacklevel=2)

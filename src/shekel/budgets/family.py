@@ -20,6 +20,9 @@ class Family:
 
     def __init__(self) -> None:
         self.parent: Budget | None = None
+        self.number = 0
+        """Which child of its parent it is, from 1 on."""
+        self.born = 0
         self.left_out = 0
         """How many children are not kept any more."""
         self._children: dict[int, Budget] = {}
@@ -63,10 +66,12 @@ class Family:
                     for other in self._children.values():
                         if other.name == child.name and not other.made_for_call:
                             raise ValueError(
-                                f"budget {parent.name or 'unnamed'!r} already has a child budget named {child.name!r}: "
+                                f"budget {parent.label!r} already has a child budget named {child.name!r}: "
                                 "enter that one again, or give this one another name."
                             )
                 self._children[id(child)] = child
+                self.born += 1
+                child.family.number = self.born
                 self._drop_oldest()
             self._active.append(child)
 

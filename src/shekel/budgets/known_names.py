@@ -68,7 +68,14 @@ class KnownNames:
     @property
     def full_name(self) -> str:
         """The names from the outermost budget to this one, with dots between: "workflow.research.api"."""
-        return ".".join(each.name or "unnamed" for each in reversed([cast("Budget", self), *self.family.above(self)]))
+        return ".".join(each.label for each in reversed([cast("Budget", self), *self.family.above(self)]))
+
+    @property
+    def label(self) -> str:
+        """The name; without one, "#2" for the second child of its parent, and "unnamed" at the outside."""
+        if self.name is not None:
+            return self.name
+        return "unnamed" if self.family.parent is None else f"#{self.family.number}"
 
     @property
     def spent_direct(self) -> float:
@@ -92,7 +99,7 @@ class KnownNames:
     def limit(self) -> float | None:
         """The limit in USD, with what was granted for the present window; inside other budgets no more than what it
         has spent and what they have left. None if there is none."""
-        limit = self.own_limit
+        limit = self.max_usd
         room = None if limit is None else self._room_above(Unit.USD)
         if limit is None or room is None:
             return limit
@@ -100,7 +107,7 @@ class KnownNames:
         return min(limit, (balance.settled + balance.held) / NANO + room)
 
     @property
-    def own_limit(self) -> float | None:
+    def max_usd(self) -> float | None:
         """The limit in USD as it was given, with what was granted; None if there is none."""
         limit = self._slots[0].amount(time.time())
         return None if limit is None else limit / NANO
@@ -212,9 +219,9 @@ class KnownNames:
         fallbacks = {each.model for each in self._fallbacks}
         return {
             "total_spent": books.total / NANO,
-            "limit": self.own_limit,
+            "limit": self.max_usd,
             "calls_used": books.count,
-            "calls_limit": self._limit_of(Unit.CALLS),
+            "calls_limit": self.max_llm_calls,
             "model_switched": books.switched_at is not None,
             "switched_at_usd": None if books.switched_at is None else books.switched_at / NANO,
             "fallback_model": self._fallbacks[-1].model if self._fallbacks else None,
@@ -223,7 +230,7 @@ class KnownNames:
             "calls": [dict(call) for call in books.calls],
             "by_model": {model: {**row, "fallback": model in fallbacks} for model, row in list(books.by_model.items())},
             "tool_calls_used": books.tool_count,
-            "tool_calls_limit": self._limit_of(Unit.TOOL_CALLS),
+            "tool_calls_limit": self.max_tool_calls,
             "tool_spent": books.tool_total / NANO,
             "by_tool": {tool: dict(row) for tool, row in list(books.by_tool.items())},
             "tenant_id": self.tenant_id,
@@ -232,6 +239,16 @@ class KnownNames:
     def summary(self) -> str:
         """What `summary_data` says, as text for a person."""
         return summary_of(self.name, self.summary_data())
+
+    @property
+    def max_llm_calls(self) -> int | None:
+        """The limit of calls as it was given, with what was granted; of several, the least; None if there is none."""
+        return self._limit_of(Unit.CALLS)
+
+    @property
+    def max_tool_calls(self) -> int | None:
+        """The limit of runs of tools as it was given; of several, the least; None if there is none."""
+        return self._limit_of(Unit.TOOL_CALLS)
 
     def _limit_of(self, unit: Unit) -> int | None:
         now = time.time()

@@ -57,6 +57,7 @@ def tool(fn: Any = None, *, price: float | None = None) -> Any:
         ValueError: a price that makes no sense.
         TypeError: something that cannot be called.
 
+    A run never waits, and nobody is asked for more: also under at_limit="pause" or `on_exceed` it is refused at once.
     A wrapped call raises `ToolBudgetExceededError` or `AgentLoopError` where a budget has no room for it.
     """
     nano = tool_price(price, "price")

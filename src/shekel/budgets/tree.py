@@ -17,9 +17,7 @@ def tree_of(budget: Budget) -> str:
 def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) -> Iterator[str]:
     limit = "track-only" if budget.limit is None else f"${budget.limit:.2f}"
     mark = " [ACTIVE]" if active else ""
-    yield (
-        f"{indent}{budget.name or 'unnamed'}{mark}: ${budget.spent:.4f} / {limit} (direct: ${budget.spent_direct:.4f})"
-    )
+    yield (f"{indent}{budget.label}{mark}: ${budget.spent:.4f} / {limit} (direct: ${budget.spent_direct:.4f})")
     indent += "  "
     for part in budget.parts.all():
         spent = budget.part_spent(part)
@@ -29,7 +27,7 @@ def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) 
     entered = {id(each) for each in budget.family.active}
     for child in budget.children:
         if id(child) in above:  # entered inside one of those that were entered inside it
-            yield f"{indent}{child.name or 'unnamed'} (see above)"
+            yield f"{indent}{child.label} (see above)"
         else:
             yield from _lines(child, indent, above, active=id(child) in entered)
     if budget.family.left_out:

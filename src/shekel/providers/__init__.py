@@ -24,6 +24,14 @@ _ENDPOINTS: dict[str, dict[str, Endpoint]] = {
 }
 
 
+def __getattr__(name: str) -> object:
+    if name in ("ADAPTER_REGISTRY", "ProviderAdapter"):  # the vocabulary keeps them here
+        from .. import vocabulary
+
+        return getattr(vocabulary, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def find_endpoint(sdk: str, method: str, url: str) -> Endpoint | None:
     """The endpoint of a request, or None if it is not billable or not known.
 
