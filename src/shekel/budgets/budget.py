@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
 
 from opentelemetry.context import Context
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from .budget import Budget
+from .inside import inside
 from .limits import Limit
 from .spec import parse_spec
 from .temporal import TemporalBudget, no_shared_ledger
@@ -128,39 +127,6 @@ def with_budget(
     fresh()  # a bad argument is said where the decorator stands, not at the first call
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def run_async(*args: P.args, **kw: P.kwargs) -> Any:
-                async with fresh():
-                    return await cast(Callable[P, Awaitable[Any]], function)(*args, **kw)
-
-            return cast(Callable[P, R], run_async)
-
-        if isasyncgenfunction(function):
-
-            @wraps(function)
-            async def run_async_generator(*args: P.args, **kw: P.kwargs) -> AsyncIterator[Any]:
-                async with fresh():
-                    async for each in cast(AsyncIterator[Any], function(*args, **kw)):
-                        yield each
-
-            return cast(Callable[P, R], run_async_generator)
-
-        if isgeneratorfunction(function):
-
-            @wraps(function)
-            def run_generator(*args: P.args, **kw: P.kwargs) -> Any:
-                with fresh():
-                    return (yield from cast("Any", function(*args, **kw)))
-
-            return cast("Callable[P, R]", run_generator)
-
-        @wraps(function)
-        def run(*args: P.args, **kw: P.kwargs) -> R:
-            with fresh():
-                return function(*args, **kw)
-
-        return run
+        return inside(function, fresh)
 
     return decorate
