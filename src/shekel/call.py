@@ -269,6 +269,11 @@ class Call:
             self.fallback_from = self.fallback_of = None
             self.quote = None
 
+    def waited(self) -> None:
+        """The call stood in a queue, or somebody was asked: that is no part of how long it takes."""
+        self.started = self.now()
+        self.started_wall = self.wall()
+
     def halt(self, error: BudgetExceededError) -> None:
         """Cut the stream before its next chunk, whatever it holds. From any thread."""
         self.halted = error

@@ -205,13 +205,15 @@ def patiently(
                     continue
             if claim.at_limit is not AtLimit.PAUSE:
                 return
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + found.max_wait
             if ticket is None or ticket.queue is not found.queue:
                 if ticket is not None:
                     ticket.queue.leave(ticket)
                 ticket = found.queue.join(wake)
-            now = time.monotonic()
-            if deadline is None:
-                deadline = now + found.max_wait
+                call.undecided()
+                continue  # room that came between the refusal and the queue woke nobody
             left = deadline - now
             if left <= 0:
                 call.refusal = refusals.waited(call.refusal, found.max_wait)

@@ -144,6 +144,7 @@ class Passage:
         here = Context({**self.here, ctx.CALL: self.call})
         try:
             waiting.wait_sync(self.runtime.gate, self.call, here, budgets)
+            self.call.waited()
         except Exception as error:
             faults.report("waited for room", error)
 
@@ -152,6 +153,7 @@ class Passage:
         here = Context({**self.here, ctx.CALL: self.call})
         try:
             await waiting.wait_async(self.runtime.gate, self.call, here, budgets)
+            self.call.waited()
         except Exception as error:
             faults.report("waited for room", error)
 
