@@ -5,118 +5,99 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import openai
 
-from shekel import Budget, BudgetExceededError, budget
+from shekel import BudgetExceededError, budget
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
 
-MODEL = "gpt-4o-mini"
-OUTPUT = 64
-"""Output tokens of every answer, and the cap of the capped calls: an answer at its cap."""
+from .callers import Callers
+from .requests import KINDS, OUTPUT, request
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": f"look_up_{noun}",
-            "description": f"Look up the {noun} of an order, by its number, in the warehouse of the region.",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "number": {"type": "string", "description": "The order's number, eight digits."},
-                    "region": {"type": "string", "enum": ["north", "south", "east", "west"]},
-                },
-                "required": ["number"],
-            },
-        },
-    }
-    for noun in ("status", "price", "weight", "address")
-]
-
-PROMPTS: dict[str, dict[str, Any]] = {
-    "short": {"messages": [{"role": "user", "content": "Hello, who are you?"}]},
-    "english": {"messages": [{"role": "user", "content": "Tell me, in a few words, how a lock keeper works. " * 4}]},
-    "chinese": {
-        "messages": [{"role": "user", "content": "请用几句话告诉我，运河上的船闸管理员每天都做些什么工作。" * 4}]
-    },
-    "tools": {"messages": [{"role": "user", "content": "Where is order 12345678?"}], "tools": TOOLS},
-}
+MODES = ("strict", "sliced", "expected")
+NANO = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is tried."""
+    """What is tried.
+
+    Attributes:
+        who: "threads" (32) or "tasks" (50).
+        kind: what they ask, of `KINDS`.
+        stream: whether the answers are streamed.
+        mode: of the budget.
+        worth: how many calls' worth the limit is, by the provider's bill for one.
+    """
 
     who: str
-    prompt: str
-    capped: bool
+    kind: str
     stream: bool
     mode: str
+    worth: int = 10
 
     def __str__(self) -> str:
-        return "-".join(
-            (
-                self.who,
-                self.prompt,
-                "capped" if self.capped else "uncapped",
-                "stream" if self.stream else "plain",
-                self.mode,
-            )
-        )
+        return f"{self.who}-{self.kind}-{'stream' if self.stream else 'plain'}-{self.mode}-{self.worth}"
+
+    @property
+    def callers(self) -> int:
+        return 32 if self.who == "threads" else 50
 
 
-CASES = [
-    Case(*each)
-    for each in itertools.product(
-        ("threads", "tasks"), ("english", "chinese", "tools"), (True, False), (False, True), ("strict", "sliced")
-    )
-]
+CASES = [Case(*each) for each in itertools.product(("threads", "tasks"), KINDS, (False, True), MODES, (10, 1))]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of it; money in nano-dollars."""
+    """What came of it; money in nano-dollars.
+
+    Attributes:
+        case: what was tried.
+        limit: of the budget.
+        billed: by the provider.
+        exposure: the most that was stated to be overspent.
+        admitted: calls that the provider has seen.
+        finished: of these, those that came to their end; the others were cut.
+        refusals: what the others were told.
+        full: what one call holds where there is room, from the ledger.
+        least: what one call holds at least, as the refusals say; None if nobody was refused.
+        at_once: whether everybody was decided on before the first answer came.
+        spent, held: what the budget says in the end.
+    """
 
     case: Case
-    callers: int
     limit: int
-    admitted: int
-    finished: int
     billed: int
     exposure: float
+    admitted: int
+    finished: int
+    refusals: tuple[BudgetExceededError, ...]
+    full: int
+    least: int | None
+    at_once: bool
     spent: int
     held: float
-    refusals: tuple[BudgetExceededError, ...]
-    hold: int
-    """What one call needs at least, as the refusals say."""
 
     @property
     def over(self) -> int:
         return max(0, self.billed - self.limit)
 
-
-def body(case: Case) -> dict[str, Any]:
-    """The request of a case."""
-    made: dict[str, Any] = {"model": MODEL, **PROMPTS[case.prompt]}
-    if case.capped:
-        made["max_completion_tokens"] = OUTPUT
-    if case.stream:
-        made["stream"] = True
-    return made
+    @property
+    def fit(self) -> int:
+        """How many holds fit into the limit at once. Under `strict` the last one may take what is left, a smaller cap:
+        from the least that makes sense up to a whole one."""
+        whole, rest = divmod(self.limit, self.full)
+        return whole + (self.least is not None and self.least < self.full and rest >= self.least)
 
 
 def worth(provider: FakeProvider, case: Case) -> int:
     """What one call of this kind costs, from the provider's bill."""
     with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
-        answer = client.chat.completions.create(**body(case))
+        answer = client.chat.completions.create(**request(case.kind, case.stream))
         if case.stream:
             list(answer)
     provider.wait_idle()
@@ -125,150 +106,121 @@ def worth(provider: FakeProvider, case: Case) -> int:
     return cost
 
 
-def run(case: Case, callers: int | None = None, calls_worth: int = 10) -> Row:
-    """Let many callers at one budget of so many calls' worth, all at once."""
-    callers = callers or (32 if case.who == "threads" else 50)
-    # What finished calls taught the estimates must not depend on the order of the cases.
+def hold(provider: FakeProvider, case: Case) -> int:
+    """What one such call holds where there is room, as the ledger shows it while the provider works."""
+    seen: list[float] = []
+    probe = budget(max_usd=1_000, mode=case.mode)
+
+    def decide(_: object) -> None:
+        seen.append(probe.held)
+
+    provider.decide = decide
+    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client, probe:
+        answer = client.chat.completions.create(**request(case.kind, case.stream))
+        if case.stream:
+            list(answer)
+    provider.wait_idle()
+    provider.decide = None
+    provider.bill.clear()
+    return round(seen[0] * NANO)
+
+
+def forget_what_was_learnt() -> None:
+    """What finished calls taught the estimates must not depend on the order of the cases."""
     the_runtime().estimator.__init__()  # type: ignore[misc]
+
+
+def teach(provider: FakeProvider, case: Case, calls: int) -> None:
+    """Let the estimates know nothing but so many answers of this kind."""
+    forget_what_was_learnt()
+    with budget(), openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+        for _ in range(calls):
+            client.chat.completions.create(**request(case.kind))
+    provider.wait_idle()
+    provider.bill.clear()
+
+
+def run(case: Case, reply: Reply | None = None, *, taught: int = 0, delay: float = 0.25) -> Row:
+    """Let all callers at one budget, at once. They are decided on while the first answers are still on their way; on a
+    machine too slow for that, it is tried again with slower answers.
+
+    Args:
+        case: what to try.
+        reply: the answers, where they are not what was learnt.
+        taught: how many answers the estimates know beforehand.
+        delay: seconds before an answer begins.
+    """
     with FakeProvider() as provider:
         provider.default = Reply(output_tokens=OUTPUT)
-        limit = worth(provider, case) * calls_worth
-        provider.default = Reply(output_tokens=OUTPUT, delay=0.25, pace=0.001)
-        counted = budget(max_usd=limit / 1e9, name=str(case), mode=case.mode)
-        everyone = Everyone(case, provider, counted, callers)
-        everyone.go()
+        limit = worth(provider, case) * case.worth
+        teach(provider, case, taught)
+        full = hold(provider, case)
+        teach(provider, case, taught)
+        provider.default = replace(reply or Reply(output_tokens=OUTPUT, pace=0.001), delay=delay)
+        counted = budget(max_usd=limit / NANO, name=str(case), mode=case.mode)
+        everyone = Callers(provider, counted, case.callers, request(case.kind, case.stream))
+        before = len(provider.requests)
+        everyone.go(case.who)
+        provider.wait_idle()
+        row = Row(
+            case=case,
+            limit=limit,
+            billed=provider.bill.total,
+            exposure=counted.peak_exposure * NANO,
+            admitted=len(provider.requests) - before,
+            finished=everyone.finished,
+            refusals=tuple(everyone.refused),
+            full=full,
+            least=min((round((e.needed or 0) * NANO) for e in everyone.refused), default=None),
+            at_once=everyone.last_decision < everyone.first_answer,
+            spent=round(counted.spent * NANO),
+            held=counted.held,
+        )
+    return row if row.at_once or delay > 4 else run(case, reply, taught=taught, delay=delay * 4)
+
+
+def sequential(case: Case) -> Row:
+    """One caller after the other, until one is refused or cut."""
+    with FakeProvider() as provider:
+        provider.default = Reply(output_tokens=OUTPUT)
+        limit = worth(provider, case) * case.worth
+        forget_what_was_learnt()
+        counted = budget(max_usd=limit / NANO, name=str(case), mode=case.mode)
+        alone = Callers(provider, counted, 1, request(case.kind, case.stream))
+        while not alone.refused and not alone.cut and alone.finished < 10 * case.worth:
+            alone.go("threads")
         provider.wait_idle()
         return Row(
             case=case,
-            callers=callers,
             limit=limit,
-            admitted=callers - len(everyone.refused),
-            finished=everyone.finished,
             billed=provider.bill.total,
-            exposure=counted.peak_exposure * 1e9,
-            spent=round(counted.spent * 1e9),
+            exposure=counted.peak_exposure * NANO,
+            admitted=alone.finished + len(alone.cut),
+            finished=alone.finished,
+            refusals=tuple(alone.refused),
+            full=0,
+            least=None,
+            at_once=False,
+            spent=round(counted.spent * NANO),
             held=counted.held,
-            refusals=tuple(everyone.refused),
-            hold=min((round((e.needed or 0) * 1e9) for e in everyone.refused), default=0),
         )
 
 
-class Everyone:
-    """The callers of one case, started together."""
-
-    def __init__(self, case: Case, provider: FakeProvider, counted: Budget, callers: int) -> None:
-        self.case = case
-        self.provider = provider
-        self.budget = counted
-        self.callers = callers
-        self.refused: list[BudgetExceededError] = []
-        self.cut: list[BudgetExceededError] = []
-        self.finished = 0
-
-    def go(self) -> None:
-        if self.case.who == "threads":
-            self._threads()
-        else:
-            asyncio.run(self._tasks())
-
-    def _threads(self) -> None:
-        start = threading.Barrier(self.callers)
-        with openai.OpenAI(base_url=self.provider.openai_url, api_key="test", max_retries=0) as client:
-
-            def call() -> None:
-                start.wait()
-                with self.budget:
-                    try:
-                        answer = client.chat.completions.create(**body(self.case))
-                    except BudgetExceededError as error:
-                        self.refused.append(error)
-                        return
-                    try:
-                        if self.case.stream:
-                            for _ in answer:
-                                pass
-                        self.finished += 1
-                    except BudgetExceededError as error:
-                        self.cut.append(error)
-
-            threads = [threading.Thread(target=call) for _ in range(self.callers)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-
-    async def _tasks(self) -> None:
-        async with openai.AsyncOpenAI(base_url=self.provider.openai_url, api_key="test", max_retries=0) as client:
-
-            async def call() -> None:
-                async with self.budget:
-                    try:
-                        answer: Any = await client.chat.completions.create(**body(self.case))
-                    except BudgetExceededError as error:
-                        self.refused.append(error)
-                        return
-                    try:
-                        if self.case.stream:
-                            async for _ in answer:
-                                pass
-                        self.finished += 1
-                    except BudgetExceededError as error:
-                        self.cut.append(error)
-
-            await asyncio.gather(*(call() for _ in range(self.callers)))
-
-
-def sequential(case: Case, calls_worth: int = 10) -> Row:
-    """One caller after the other, until one is refused."""
-    the_runtime().estimator.__init__()  # type: ignore[misc]
-    with FakeProvider() as provider:
-        provider.default = Reply(output_tokens=OUTPUT)
-        limit = worth(provider, case) * calls_worth
-        counted = budget(max_usd=limit / 1e9, name=str(case), mode=case.mode)
-        finished = 0
-        refused: list[BudgetExceededError] = []
-        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client, counted:
-            while not refused and finished < 10 * calls_worth:
-                try:
-                    answer = client.chat.completions.create(**body(case))
-                    if case.stream:
-                        list(answer)
-                    finished += 1
-                except BudgetExceededError as error:
-                    refused.append(error)
-        provider.wait_idle()
-        return Row(
-            case,
-            1,
-            limit,
-            finished,
-            finished,
-            provider.bill.total,
-            counted.peak_exposure * 1e9,
-            round(counted.spent * 1e9),
-            counted.held,
-            tuple(refused),
-            0,
-        )
-
-
-def lines(rows: Iterator[Row]) -> Iterator[str]:
+def lines(rows: Iterable[Row]) -> Iterator[str]:
     """The table as text."""
-    yield f"{'case':44} {'callers':>7} {'admitted':>8} {'limit':>10} {'billed':>10} {'over':>8} {'exposure':>12}"
+    yield f"{'case':36} {'callers':>7} {'admitted':>8} {'limit':>10} {'billed':>10} {'over':>8} {'exposure':>12}"
     for row in rows:
         yield (
-            f"{row.case!s:44} {row.callers:7} {row.admitted:8} {row.limit:10} {row.billed:10} {row.over:8} "
+            f"{row.case!s:36} {row.case.callers:7} {row.admitted:8} {row.limit:10} {row.billed:10} {row.over:8} "
             f"{row.exposure:12.0f}"
         )
 
 
 if __name__ == "__main__":
-    print("Money in nano-dollars; budgets of ten calls' worth; the bill is the provider's.")
+    print("Money in nano-dollars; the bill is the provider's. The last number is how many calls' worth the limit is.")
     for line in lines(run(case) for case in CASES):
         print(line, flush=True)
     print("One after the other, output at its cap:")
-    for mode in ("strict", "sliced"):
-        for stream in (False, True):
-            for prompt in PROMPTS:
-                row = sequential(Case("one", prompt, True, stream, mode))
-                print(f"{row.case!s:44} used {100 * row.billed / row.limit:5.1f} %  over {row.over}", flush=True)
+    for mode, stream, kind in itertools.product(MODES, (False, True), ("short", *KINDS)):
+        row = sequential(Case("one", kind, stream, mode))
+        print(f"{row.case!s:36} used {100 * row.billed / row.limit:5.1f} %  over {row.over}", flush=True)
