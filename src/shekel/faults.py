@@ -16,7 +16,7 @@ counted: Counter[str] = Counter()
 """How often each place failed, by its name; `shekel.errors` reads it."""
 
 _said: set[str] = set()
-_lock = threading.RLock()
+lock = threading.RLock()
 
 
 def report(place: str, error: BaseException) -> None:
@@ -24,7 +24,7 @@ def report(place: str, error: BaseException) -> None:
 
     The log line holds the error's type and the place, never its text: an error's text may quote content.
     """
-    with _lock:
+    with lock:
         counted[place] += 1
         if place in _said:
             return
@@ -43,7 +43,7 @@ def report(place: str, error: BaseException) -> None:
 
 def warn_once(key: str, message: str, *args: object) -> None:
     """Log a warning the first time `key` is seen."""
-    with _lock:
+    with lock:
         if key in _said:
             return
         _said.add(key)

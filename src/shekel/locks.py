@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 books = threading.RLock()
 """For the bookkeeping of all budgets: additions to totals, queues, thresholds, what may be corrected."""
@@ -47,11 +48,29 @@ class Telling:
             _telling.discard(threading.get_ident())
 
 
-def _after_fork() -> None:
-    """In a child: whoever held a lock is not here."""
-    books._at_fork_reinit()  # type: ignore[attr-defined]
+at_fork: list[Any] = [books]
+"""Locks that this thread takes before the process forks, outermost first: so no other thread is in the middle of
+something that nobody would end in the child."""
+
+_taken: list[Any] = []
+
+
+def _before_fork() -> None:
+    _taken[:] = at_fork
+    for lock in _taken:
+        lock.acquire()
+
+
+def _after_in_parent() -> None:
+    for lock in reversed(_taken):
+        lock.release()
+
+
+def _after_in_child() -> None:
+    for lock in _taken:
+        lock._at_fork_reinit()
     _telling.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -62,7 +62,7 @@ class Prices:
         self._overrides: dict[str, dict[str, Fraction]] = {}
         self._aliases: dict[str, str] = {}
         self._cache: dict[tuple[Any, ...], tuple[float, float, Any, Quote | None]] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def set(self, model: str, price: Mapping[str, Amount] | str) -> None:
         """Give a model a price of the user's own. It goes before the list, for every provider, tier and date.
@@ -91,7 +91,7 @@ class Prices:
         else:
             remedy = 'give {"input": …, "output": …} in USD per million tokens, or "free"'
             raise ValueError(f"price of {model!r} is {price!r}; {remedy}")
-        with self._lock:
+        with self.lock:
             self._overrides[name] = rates
             self._cache = {}
 
@@ -102,7 +102,7 @@ class Prices:
             ValueError: a bad name, or aliases that lead back to themselves.
         """
         source, end = _name("alias", name), _name("alias target", target)
-        with self._lock:
+        with self.lock:
             step: str | None = end
             while step is not None:
                 if step == source:
@@ -139,7 +139,7 @@ class Prices:
             return entry[3]
         listed = price_list.snapshot()
         quote, since, until = self._resolve(listed, provider, model, host, service_tier, speed, at)
-        with self._lock:
+        with self.lock:
             if len(cache) >= _CACHED:
                 cache.clear()
             # Into the cache that was current at the start: an override that came meanwhile began a new one.

@@ -75,6 +75,8 @@ class Runtime:
         self._users = 0
         self._hooked = False
         self._lock = threading.RLock()
+        locks.at_fork[:0] = [self._lock]
+        locks.at_fork += [self.ledger.lock, faults.lock]
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._seen: tuple[Any, Any, Any] = (None, None, None)
 
@@ -87,6 +89,7 @@ class Runtime:
             with self._lock:
                 if self._prices is None:
                     self._prices = made
+                    locks.at_fork.insert(1, made.lock)
         return self._prices
 
     # The doors, counted: `instrument()` is one user of them, each entered budget another

@@ -601,6 +601,7 @@ class Budget(KnownNames):
     def forked(self) -> None:
         """In a child process: what the parent had open is the parent's."""
         self._books.open.clear()
+        self.family.forked()
 
     def _other_meters(self) -> list[Any]:
         return [*self.parts.all(), *(() if self.loops is None else self.loops.meters())]

@@ -79,6 +79,10 @@ class Family:
         """Whether the name is that of a part, whose blocks come again and again."""
         return any(name in each.parts.names for each in (parent, *self.above(parent)))
 
+    def forked(self) -> None:
+        """In a child process: whoever held the lock is not here."""
+        self._lock = threading.RLock()
+
     def leave(self, child: Budget) -> None:
         """The child has left its block."""
         with self._lock:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .base import Balance, Grant, Line, Meter, Refusal
 from .cells import Cell
@@ -183,9 +183,13 @@ class MemoryLedger:
                 cell.empty()
                 self._meters.drop_if_idle(cell)
 
+    @property
+    def lock(self) -> Any:
+        """What must not be held while the process forks."""
+        return self._lock
+
     def forked(self) -> None:
-        """In a child process: the parent's open calls are the parent's, and so is whoever held the lock."""
-        self._lock = threading.RLock()
+        """In a child process: the parent's open calls are the parent's."""
         self._open.clear()
         for cell in self._meters.cells.values():
             cell.held = cell.holds = 0
