@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import shekel
-from shekel import Budget, BudgetExceededError, ShekelInstrumentor, budget, scope
+from shekel import Budget, BudgetExceededError, ShekelInstrumentor, budget, scope, with_budget
 
 NANO = 1_000_000_000
 MESSAGES: list[Any] = [{"role": "user", "content": "Name three rivers."}]
@@ -46,6 +46,7 @@ class App:
         self.openai = openai.OpenAI(max_retries=0)
         self.anthropic = anthropic.Anthropic(max_retries=0)
         self.all = budget(name="everything")
+        self.penny = budget(max_usd=0.000001, name="penny")
         self.budgets: dict[str, Budget] = {}
 
     def load(self, calls: int, users: int, seed: int = 0) -> dict[str, int]:
@@ -127,7 +128,7 @@ class App:
 
     def refused(self) -> str:
         try:
-            with budget(max_usd=0.000001, name="penny"):
+            with self.penny:
                 self.plain()
         except BudgetExceededError:
             return "refused"
@@ -135,12 +136,15 @@ class App:
 
     def cut(self) -> str:
         try:
-            with budget(max_usd=0.00005, name="short"):
-                for _ in self.openai.chat.completions.create(model="gpt-4.1-nano", messages=MESSAGES, stream=True):
-                    pass
+            self.short()
         except BudgetExceededError:
             return "cut"
         raise AssertionError("a stream that does not fit was not cut")
+
+    @with_budget(max_usd=0.00005, name="short")
+    def short(self) -> None:
+        for _ in self.openai.chat.completions.create(model="gpt-4.1-nano", messages=MESSAGES, stream=True):
+            pass
 
 
 def main() -> None:

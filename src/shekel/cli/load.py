@@ -141,7 +141,7 @@ class _Service:
             open_telemetry=False,
         )
         self._whole = budget(APP_LIMIT, name="app")
-        self._agent = budget(AGENT_LIMIT, name="agent")  # the last run's is kept, so that its gauges stay
+        self._agent = budget(AGENT_LIMIT, name="agent")  # for one run after the other, so that its gauges stay
         self._billed, self._earlier = 0, provider.bill
         self._sessions = 0
         self._ended = dict.fromkeys(("answered", "left", "refused", "cut", "failed"), 0)
@@ -225,7 +225,7 @@ class _Service:
 
     async def _run_away(self) -> None:
         """One run of an agent that reads its own answers, until its budget stops it."""
-        self._agent = budget(AGENT_LIMIT, name="agent")
+        self._agent.reset()
         with (
             scope(session_id=f"s-{self._sessions:06}", tenant_id=TENANTS[0]),
             self._tracer.start_as_current_span("agent", kind=SpanKind.SERVER),
