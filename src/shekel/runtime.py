@@ -19,7 +19,8 @@ from wrapt import register_post_import_hook
 
 from . import faults, late, locks
 from .budgets import budget as budgets
-from .budgets import tools
+from .budgets import tools, wiring
+from .budgets.around import BudgetsOfContext
 from .budgets.budget import Budget
 from .budgets.claims import Claim
 from .budgets.gate import Gate
@@ -64,7 +65,7 @@ class Runtime:
             self.ledger,
             self.prices,
             self.estimator,
-            (budgets.BudgetsOfContext(), self.policies),
+            (BudgetsOfContext(), self.policies),
             overran=self._overran,
             violated=self._violated,
             shadowed=self._shadowed,
@@ -204,7 +205,7 @@ class Runtime:
         """See `shekel.configure`."""
         keys = None if metric_scopes is None else scope_keys(metric_scopes)
         if mode is not None:
-            budgets.default_mode = as_mode(mode)
+            wiring.default_mode = as_mode(mode)
         if budget is not KEEP:
             self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
         if policies is not None:
@@ -226,7 +227,7 @@ class Runtime:
 
     def _set_budget(self, budget: Budget | None) -> None:
         """The budget that every call of the process is charged to."""
-        before, budgets.everywhere = budgets.everywhere, budget
+        before, wiring.everywhere = wiring.everywhere, budget
         if budget is not None and before is None:
             self.acquire_doors()
         elif budget is None and before is not None:
@@ -245,7 +246,7 @@ class Runtime:
         self._environment = text
         if budget.name is None:
             budget.name = BUDGET_VARIABLE
-        if budgets.everywhere is None:
+        if wiring.everywhere is None:
             self._set_budget(budget)
 
     _environment: str | None = None
@@ -315,11 +316,11 @@ def the_runtime() -> Runtime:
     return _made
 
 
-budgets.ledger = lambda: the_runtime().ledger
-budgets.forget = lambda meters: the_runtime().forget(meters)
+wiring.ledger = lambda: the_runtime().ledger
+wiring.forget = lambda meters: the_runtime().forget(meters)
 tools.charge = lambda name, price, here: the_runtime().gate.admit_tool(name, price, here)
 tools.tell = lambda name, here: the_runtime().teller.tool(name, here)
-budgets.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
-budgets.relimited = lambda claim: the_runtime().relimited(claim)
-budgets.activated.append(lambda: the_runtime().acquire_doors())
-budgets.deactivated.append(lambda: the_runtime().release_doors())
+wiring.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
+wiring.relimited = lambda claim: the_runtime().relimited(claim)
+wiring.activated.append(lambda: the_runtime().acquire_doors())
+wiring.deactivated.append(lambda: the_runtime().release_doors())

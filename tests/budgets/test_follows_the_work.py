@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import context as otel
 
 from shekel import BudgetExceededError, budget, scope, with_budget
-from shekel.budgets.budget import around
+from shekel.budgets.around import around
 from shekel.testing import FakeProvider
 
 from .conftest import MODEL, ask, ask_async, async_client, billed, nano

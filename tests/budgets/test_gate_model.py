@@ -17,6 +17,8 @@ from opentelemetry.context import Context
 
 from shekel import context
 from shekel.budgets import budget as budgets
+from shekel.budgets import wiring
+from shekel.budgets.around import BudgetsOfContext
 from shekel.budgets.gate import Gate
 from shekel.budgets.limits import Limit, Unit
 from shekel.call import Call
@@ -75,10 +77,10 @@ class AnyCalls(RuleBasedStateMachine):
     @initialize(made=st.lists(makings, min_size=3, max_size=3))
     def begin(self, made: list[tuple[list[Limit], str, str]]) -> None:
         self.ledger = MemoryLedger()
-        self.former, budgets.ledger = budgets.ledger, lambda: self.ledger
+        self.former, wiring.ledger = wiring.ledger, lambda: self.ledger
         self.clock = Clock()
         self.estimator = Estimator()
-        self.gate = Gate(self.ledger, lambda: PRICES, self.estimator, (budgets.BudgetsOfContext(),))
+        self.gate = Gate(self.ledger, lambda: PRICES, self.estimator, (BudgetsOfContext(),))
         self.budgets = [budgets.Budget(limits=limits, mode=mode, at_limit=at) for limits, mode, at in made]
         self.meters: list[list[tuple[Any, Meter]]] = []
         for each, (_, mode, at) in zip(self.budgets, made, strict=True):
@@ -326,7 +328,7 @@ class AnyCalls(RuleBasedStateMachine):
             for pairs in self.meters:
                 assert all(self.ledger.read(name)[1:] == (0, 0) for name, _ in pairs)
         finally:
-            budgets.ledger = self.former
+            wiring.ledger = self.former
 
 
 _SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

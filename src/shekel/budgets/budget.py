@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
 
@@ -22,21 +20,21 @@ from opentelemetry.context import Context
 
 from .. import context, late
 from ..call import Call
-from ..ledgers.base import Ledger
 from ..settlement import Cost
 from ..telemetry import names
-from . import refusals
+from . import wiring
 from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of, shares_of, tool_prices_of
 from .books import Books
 from .claims import AtLimit, Claim
 from .family import Family
 from .inside import inside
-from .keywords import limits_in, limits_of
+from .keywords import limits_of
 from .known_names import KnownNames
-from .limits import MOST, NANO, Limit, Mode, Unit, agree, as_mode, money
+from .limits import NANO, Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
 from .parts import Parts
-from .slots import LimitState, Slot
+from .slots import Slot
+from .steering import Steering
 from .thresholds import Thresholds, call_back
 from .velocity import velocities
 from .waiting import Allowance, Exceeded, Queue
@@ -51,33 +49,8 @@ _numbers = itertools.count(1)
 made: weakref.WeakSet[Budget] = weakref.WeakSet()
 """Every budget there is: a forked child has to set them right."""
 
-activated: list[Callable[[], None]] = []
-"""Run when a block is entered: what makes calls visible is put in place (the doors know it; budgets do not)."""
 
-deactivated: list[Callable[[], None]] = []
-
-
-def _no_ledger() -> Ledger:
-    raise RuntimeError("no ledger: the parts were not put together")
-
-
-ledger: Callable[[], Ledger] = _no_ledger
-"""The ledger of this process; set where the parts are put together."""
-
-forget: Callable[[list[Any]], None] = lambda meters: None  # noqa: E731
-"""Called with the meters of a budget that is gone."""
-
-overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None  # noqa: E731
-"""Called when a limit that was lowered is exceeded already."""
-
-relimited: Callable[[Claim], None] = lambda claim: None  # noqa: E731
-"""Called when a limit was changed: gauges show it."""
-
-default_mode = Mode.SLICED
-"""The mode of budgets that name none; `shekel.configure(mode=…)` sets it."""
-
-
-class Budget(KnownNames):
+class Budget(Steering, KnownNames):
     """Limits for a block of code. Make one with `budget(...)`.
 
     Use it with `with` or `async with`, as often as you like: spending accumulates. Calls made inside the block are
@@ -160,7 +133,7 @@ class Budget(KnownNames):
         if unpriced not in ("refuse", "allow"):
             raise ValueError(f"unpriced must be 'refuse' or 'allow', not {unpriced!r}.")
         self.name = name
-        self.mode = default_mode if mode is None else as_mode(mode)
+        self.mode = wiring.default_mode if mode is None else as_mode(mode)
         self.at_limit = _at_limit(at_limit)
         if flag_of(warn_only, "warn_only"):
             if self.at_limit not in (AtLimit.RAISE, AtLimit.WARN):
@@ -241,7 +214,7 @@ class Budget(KnownNames):
             if parent is not None:
                 parent.family.adopt(parent, self)
             self.family.parent = parent
-        for activate in activated:
+        for activate in wiring.activated:
             activate()
         token = context.attach(Context({**here, context.BUDGETS: (*stack, self)}))
         _entered.set((*_entered.get(), (self, token, parent)))
@@ -262,7 +235,7 @@ class Budget(KnownNames):
         self._depth -= 1
         if parent is not None:
             parent.family.leave(self)
-        for deactivate in deactivated:
+        for deactivate in wiring.deactivated:
             deactivate()
 
     async def __aenter__(self) -> Self:
@@ -307,174 +280,9 @@ class Budget(KnownNames):
         """Call a function inside the block, and return what it returns (for an async one, its coroutine)."""
         return self.bind(function)(*args, **kwargs)
 
-    # What it shows
-
-    @property
-    def spent(self) -> float:
-        """USD spent in the window of the limit in USD (in all, without one), with what open streams cost so far."""
-        late.flush()
-        return (self._slots[0].read(ledger()).settled + self._books.running()) / NANO
-
-    @property
-    def held(self) -> float:
-        """USD that open calls hold."""
-        late.flush()
-        return self._slots[0].read(ledger()).held / NANO
-
-    def limits(self) -> list[LimitState]:
-        """Every limit: what is used, held and left of it, and when it starts anew."""
-        late.flush()
-        now = time.time()
-        slots = [slot for slot in self._slots if slot.at_limit is not AtLimit.WARN]  # a warning is no limit
-        return [state for slot in slots if (state := slot.state(ledger(), now)) is not None]
-
-    def _ledger(self) -> Ledger:
-        return ledger()
-
-    @property
-    def exposure(self) -> float:
-        """USD by which spending may exceed the limit at worst, now: what open calls can cost beyond their holds, and
-        what ended calls whose usage nobody reported can have cost beyond their estimate. `inf` where nothing bounds a
-        call; 0 in strict mode."""
-        late.flush()
-        return self._books.exposure() / NANO
-
-    @property
-    def peak_exposure(self) -> float:
-        """The greatest finite `exposure` in USD since the budget was made: the bound on its overspending."""
-        return self._books.peak / NANO
-
-    @property
-    def calls_used(self) -> int:
-        """Calls that were charged: all that ended, but those that were refused or never reached the provider."""
-        late.flush()
-        return self._books.count
-
-    @property
-    def model_switched(self) -> bool:
-        """Whether the fallback has taken over."""
-        return self._books.switched_at is not None
-
-    @property
-    def switched_at_usd(self) -> float | None:
-        """USD spent when the fallback took over; None if it has not."""
-        at = self._books.switched_at
-        return None if at is None else at / NANO
-
-    @property
-    def fallback_spent(self) -> float:
-        """USD spent on the fallback model."""
-        return self._books.fallback / NANO
-
-    @property
-    def shadow_refused(self) -> int:
-        """With at_limit="shadow": calls that would have been refused or cut."""
-        return self._books.shadow_calls
-
-    @property
-    def shadow_spent(self) -> float:
-        """With at_limit="shadow": USD that the limit would have saved; they are not in `spent`."""
-        return self._books.shadow / NANO
-
     def __repr__(self) -> str:
         limits = " + ".join(str(slot.limit) for slot in self._slots if slot.limit is not None) or "no limit"
         return f"<Budget {self.name or ''} {limits} {self.mode}>".replace("  ", " ")
-
-    # Control
-
-    def reset(self) -> None:
-        """Forget what was spent. Open calls keep their holds.
-
-        Raises:
-            RuntimeError: inside one of its own blocks.
-        """
-        if self._depth:
-            raise RuntimeError("a budget cannot be reset inside its own block: leave the block first.")
-        late.flush()
-        for slot in self._slots:
-            slot.reset(ledger())
-        for meter in self._other_meters():
-            ledger().reset(meter)
-        self._thresholds.forget()
-        self._rates.forget()
-        self._books.clear()
-        self._changed()
-
-    def stop(self) -> None:
-        """Refuse new calls at once, and cut open streams before their next chunk, until `resume`."""
-        self._stopped = True
-        self._changed()
-        for call, index in list(self._books.open.values()):
-            self._halt(call, index)
-
-    def resume(self) -> None:
-        """Let calls pass again after `stop`."""
-        self._stopped = False
-        self._changed()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` holds."""
-        return self._stopped
-
-    def set_limit(self, limit: float | str | Limit, *, model: str | None = None) -> None:
-        """Raise or lower a limit while it is in use: the next admission sees it; what is held stays held.
-
-        Args:
-            limit: USD, a `Limit`, or a spec, also of several. Each takes the place of the limit of the same unit and
-                window.
-            model: the limit of that model.
-
-        Raises:
-            ValueError: the budget has no limit of that unit and window; the message lists those it has, and nothing
-                is changed.
-        """
-        wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
-        for slot, new in [(self._slot_of(each), each) for each in wanted]:
-            before = slot.amount(time.time()) or MOST
-            slot.change(new)
-            self._changed()
-            now = time.time()
-            for claim in self.claims(now):
-                if claim.meter == slot.meter(now) and claim.limit is not None:
-                    balance = ledger().read(claim.meter, int(now * 1_000_000))
-                    self._thresholds.changed(claim, balance.settled)
-                    over = min(balance.settled + balance.held, before) - claim.limit
-                    if over > 0 and claim.votes and claim.unit is Unit.USD:
-                        overran(claim, over, "limit")
-                    relimited(claim)
-
-    def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
-        """Grant an amount beyond the limit that a claim stands for, for its present window."""
-        recorded = replace(allowance, at=time.time())
-        for slot in self._slots:
-            if slot.owns(claim.meter):
-                slot.grant(claim.meter, recorded.amount)
-        self.allowances.append(recorded)
-        self._changed()
-        return (recorded,)
-
-    def _slot_of(self, wanted: Limit) -> Slot:
-        for slot in self._slots:
-            have = slot.limit
-            if have is None:
-                if wanted.unit is Unit.USD and wanted.window is None and wanted.model is None:
-                    return slot
-            elif (have.unit, have.window, have.model) == (wanted.unit, wanted.window, wanted.model):
-                return slot
-        known = ", ".join(f"'{slot.limit}'" for slot in self._slots if slot.limit is not None) or "none"
-        raise ValueError(f"the budget has no limit like '{wanted}' to change; it has {known}.")
-
-    def _changed(self) -> None:
-        self._made = {}
-        self.queue.freed()
-
-    def _halt(self, call: Call, index: int) -> None:
-        if not call.request.stream:
-            return
-        claim = call.claims[index]
-        balance = ledger().read(claim.meter, call.moment())
-        call.halt(refusals.stopped(call, claim, balance, cut=True))
 
     # What calls do with it (`Account`)
 
@@ -563,7 +371,7 @@ class Budget(KnownNames):
                 if claim.at_limit is not AtLimit.WARN:
                     continue
                 thresholds = self._rates
-            used = ledger().read(claim.meter, now).settled
+            used = wiring.ledger().read(claim.meter, now).settled
             for _ in thresholds.crossed(claim, used, now):
                 yield claim, used, thresholds
 
@@ -609,41 +417,9 @@ class Budget(KnownNames):
     def __del__(self) -> None:
         try:
             meters = [*(meter for slot in self._slots for meter in slot.meters()), *self._other_meters()]
-            late.put(lambda: forget(meters))
+            late.put(lambda: wiring.forget(meters))
         except (AttributeError, TypeError):  # it was refused while it was made; or Python ends, and modules are empty
             return
-
-
-everywhere: Budget | None = None
-"""The budget of the whole process, if there is one: `shekel.configure(budget=…)`, SHEKEL_BUDGET."""
-
-
-def around(here: Context) -> tuple[Budget, ...]:
-    """The budgets that a call made in this context is charged to, outermost first."""
-    stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
-    return stack if everywhere is None else (everywhere, *stack)
-
-
-def patient(here: Context) -> list[Budget]:
-    """Those of them that wait, or ask."""
-    return [budget for budget in dict.fromkeys(around(here)) if budget.patient]
-
-
-class BudgetsOfContext:
-    """The payer for the blocks around a call."""
-
-    def claims(self, here: Context, now: float) -> Iterable[Claim]:
-        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
-        stack = around(here)
-        if len(stack) == 1:
-            return stack[0].claims(now, last_call=id(stack[0]) in opened)
-        claims: list[Claim] = []
-        for number, each in enumerate(stack):
-            own = each.claims(now, last_call=id(each) in opened)
-            claims += own
-            if each.parts:
-                claims += each.parts.claims(own[0], (inner.name for inner in stack[number + 1 :]))
-        return claims
 
 
 def _at_limit(value: Any) -> AtLimit:

@@ -9,22 +9,20 @@ import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .. import late
-from .books import Books
 from .family import Family
 from .limits import NANO, Unit
 from .loops import LoopGuard
 from .parts import Part, Parts
-from .slots import Slot
+from .readings import Readings
 from .summary import summary_of
 from .tree import tree_of
 
 if TYPE_CHECKING:
-    from ..ledgers.base import Ledger
     from .budget import Budget
     from .claims import Fallback
 
 
-class KnownNames:
+class KnownNames(Readings):
     """See `Budget`."""
 
     name: str | None
@@ -39,13 +37,8 @@ class KnownNames:
     """Whether `@with_budget` made it; such budgets come and go, and may have one name."""
     price_override: dict[str, float] | None
 
-    _slots: list[Slot]
-    _books: Books
     _fallbacks: tuple[Fallback, ...]
     _prices: dict[str, int]
-
-    def _ledger(self) -> Ledger:
-        raise NotImplementedError
 
     # Relatives
 

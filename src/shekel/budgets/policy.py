@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from . import budget as budgets
+from . import wiring
 from .claims import Claim
 from .keywords import as_limit
 from .limits import Limit, Mode, as_mode
@@ -89,7 +89,7 @@ def per(
     return Policy(
         tuple(keys),
         as_limit(limit, "the limit"),
-        budgets.default_mode if mode is None else as_mode(mode),
+        wiring.default_mode if mode is None else as_mode(mode),
         name or f"per {' and '.join(keys)}",
         unpriced == "allow",
     )

@@ -20,7 +20,8 @@ from opentelemetry.context import Context
 from .. import context as ctx
 from .. import faults, late, receipts
 from ..budgets import scope, waiting
-from ..budgets.budget import Budget, patient
+from ..budgets.around import patient
+from ..budgets.budget import Budget
 from ..call import Call
 from ..providers.base import Answer, Endpoint
 from ..settlement import Failure, Outcome

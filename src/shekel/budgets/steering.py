@@ -1,0 +1,138 @@
+"""Steering: what its owner may do with a budget that is in use: reset, stop, resume, change a limit, grant more.
+
+A part of `Budget`, kept apart so that the other can be read alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .. import late
+from . import refusals, wiring
+from .books import Books
+from .claims import Claim
+from .keywords import limits_in
+from .limits import MOST, Limit, Unit
+from .slots import Slot
+from .thresholds import Thresholds
+from .waiting import Allowance, Queue
+
+if TYPE_CHECKING:
+    from ..call import Call
+
+
+class Steering:
+    """See `Budget`."""
+
+    queue: Queue
+    allowances: list[Allowance]
+    _slots: list[Slot]
+    _books: Books
+    _thresholds: Thresholds
+    _rates: Thresholds
+    _made: dict[bool, tuple[float, tuple[Claim, ...]]]
+    _depth: int
+    _stopped: bool
+
+    def claims(self, now: float, *, last_call: bool = False) -> tuple[Claim, ...]:
+        """What a call at the Unix time `now` is charged to."""
+        raise NotImplementedError
+
+    def _other_meters(self) -> list[Any]:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget what was spent. Open calls keep their holds.
+
+        Raises:
+            RuntimeError: inside one of its own blocks.
+        """
+        if self._depth:
+            raise RuntimeError("a budget cannot be reset inside its own block: leave the block first.")
+        late.flush()
+        for slot in self._slots:
+            slot.reset(wiring.ledger())
+        for meter in self._other_meters():
+            wiring.ledger().reset(meter)
+        self._thresholds.forget()
+        self._rates.forget()
+        self._books.clear()
+        self._changed()
+
+    def stop(self) -> None:
+        """Refuse new calls at once, and cut open streams before their next chunk, until `resume`."""
+        self._stopped = True
+        self._changed()
+        for call, index in list(self._books.open.values()):
+            self._halt(call, index)
+
+    def resume(self) -> None:
+        """Let calls pass again after `stop`."""
+        self._stopped = False
+        self._changed()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` holds."""
+        return self._stopped
+
+    def set_limit(self, limit: float | str | Limit, *, model: str | None = None) -> None:
+        """Raise or lower a limit while it is in use: the next admission sees it; what is held stays held.
+
+        Args:
+            limit: USD, a `Limit`, or a spec, also of several. Each takes the place of the limit of the same unit and
+                window.
+            model: the limit of that model.
+
+        Raises:
+            ValueError: the budget has no limit of that unit and window; the message lists those it has, and nothing
+                is changed.
+        """
+        wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
+        for slot, new in [(self._slot_of(each), each) for each in wanted]:
+            before = slot.amount(time.time()) or MOST
+            slot.change(new)
+            self._changed()
+            now = time.time()
+            for claim in self.claims(now):
+                if claim.meter == slot.meter(now) and claim.limit is not None:
+                    balance = wiring.ledger().read(claim.meter, int(now * 1_000_000))
+                    self._thresholds.changed(claim, balance.settled)
+                    over = min(balance.settled + balance.held, before) - claim.limit
+                    if over > 0 and claim.votes and claim.unit is Unit.USD:
+                        wiring.overran(claim, over, "limit")
+                    wiring.relimited(claim)
+
+    def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
+        """Grant an amount beyond the limit that a claim stands for, for its present window."""
+        recorded = replace(allowance, at=time.time())
+        for slot in self._slots:
+            if slot.owns(claim.meter):
+                slot.grant(claim.meter, recorded.amount)
+        self.allowances.append(recorded)
+        self._changed()
+        return (recorded,)
+
+    def _slot_of(self, wanted: Limit) -> Slot:
+        for slot in self._slots:
+            have = slot.limit
+            if have is None:
+                if wanted.unit is Unit.USD and wanted.window is None and wanted.model is None:
+                    return slot
+            elif (have.unit, have.window, have.model) == (wanted.unit, wanted.window, wanted.model):
+                return slot
+        known = ", ".join(f"'{slot.limit}'" for slot in self._slots if slot.limit is not None) or "none"
+        raise ValueError(f"the budget has no limit like '{wanted}' to change; it has {known}.")
+
+    def _changed(self) -> None:
+        self._made = {}
+        self.queue.freed()
+
+    def _halt(self, call: Call, index: int) -> None:
+        if not call.request.stream:
+            return
+        claim = call.claims[index]
+        balance = wiring.ledger().read(claim.meter, call.moment())
+        call.halt(refusals.stopped(call, claim, balance, cut=True))
