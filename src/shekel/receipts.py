@@ -99,6 +99,8 @@ def issue(call: Call, thing: Any) -> None:
     receipt = call.receipt
     if receipt is None:
         receipt = call.receipt = Receipt(call)
+        if call.cost is not None:
+            receipt.close(call, call.cost)
     key = id(thing)
     try:
         # The callback may run in any lock, so it takes none: removing a key of a dict is one step.

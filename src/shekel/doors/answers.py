@@ -44,6 +44,7 @@ class ResultHook:
             except BaseException as error:
                 passage.parser_failed(error)
                 raise
+            passage.made(result)
         passage.parsed()
         return result
 

@@ -277,10 +277,12 @@ class Passage:
     def responding(self, response: Any, *, is_async: bool) -> None:
         """A response has come; watch it close where its body is yet to be read."""
         try:
-            if response is None or response.is_closed:
+            if response is None:
+                return
+            receipts.issue(self.call, response)
+            if response.is_closed:
                 return
             self._close_hook = (AsyncCloseHook if is_async else SyncCloseHook)(response, self.call)
-            receipts.issue(self.call, response)
         except Exception as error:
             faults.report("watched a response", error)
 
@@ -378,6 +380,13 @@ class Passage:
         answer = call.endpoint.read_answer(parsed)
         self._answers[answer.id or ""] = answer
         call.answer = merged(self._answers)
+
+    def made(self, result: Any) -> None:
+        """The caller's parser has made something of an answer: that is what the program gets."""
+        try:
+            receipts.issue(self.call, result)
+        except Exception as error:
+            faults.report("knew an answer again", error)
 
     def parser_failed(self, error: BaseException) -> None:
         """The caller's parser raised on a paid answer."""
