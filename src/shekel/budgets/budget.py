@@ -198,8 +198,7 @@ class Budget(Steering, KnownNames):
         self._made: dict[bool, tuple[float, tuple[Claim, ...]]] = {}
         self._depth = 0
         self._stopped = False
-        self.allowances: list[Allowance] = []
-        """What was granted beyond the limits."""
+        self._allowances: list[Allowance] = []
         self.myself = weakref.ref(self)
         made.add(self)
 

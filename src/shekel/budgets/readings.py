@@ -14,6 +14,7 @@ from .books import Books
 from .claims import AtLimit
 from .limits import NANO
 from .slots import LimitState, Slot
+from .waiting import Allowance
 
 
 class Readings:
@@ -21,6 +22,7 @@ class Readings:
 
     _slots: list[Slot]
     _books: Books
+    _allowances: list[Allowance]
 
     def _ledger(self) -> Ledger:
         return wiring.ledger()
@@ -43,6 +45,11 @@ class Readings:
         now = time.time()
         slots = [slot for slot in self._slots if slot.at_limit is not AtLimit.WARN]  # a warning is no limit
         return [state for slot in slots if (state := slot.state(self._ledger(), now)) is not None]
+
+    @property
+    def allowances(self) -> list[Allowance]:
+        """What was granted beyond the limits, with who and why, oldest first."""
+        return list(self._allowances)
 
     @property
     def exposure(self) -> float:

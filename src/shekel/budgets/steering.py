@@ -27,7 +27,7 @@ class Steering:
     """See `Budget`."""
 
     queue: Queue
-    allowances: list[Allowance]
+    _allowances: list[Allowance]
     _slots: list[Slot]
     _books: Books
     _thresholds: Thresholds
@@ -111,7 +111,7 @@ class Steering:
         for slot in self._slots:
             if slot.owns(claim.meter):
                 slot.grant(claim.meter, recorded.amount)
-        self.allowances.append(recorded)
+        self._allowances.append(recorded)
         self._changed()
         return (recorded,)
 
