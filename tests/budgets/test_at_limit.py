@@ -140,7 +140,7 @@ class TestWarn:
 
     def test_a_model_without_a_price_passes(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         with budget("$5", at_limit="warn"):
-            ask(client, model="house-model")
+            ask(client, model="nobodys-model")
         assert len(provider.bill) == 1
 
 
@@ -230,7 +230,7 @@ class TestShadow:
 
     def test_a_model_without_a_price_would_have_been_refused(self, client: openai.OpenAI) -> None:
         with budget("$5", at_limit="shadow") as b, budget("$5", at_limit="shadow", unpriced="allow") as allows:
-            ask(client, model="house-model")
+            ask(client, model="nobodys-model")
         assert (b.shadow_refused, b.calls_used) == (1, 0)
         assert (allows.shadow_refused, allows.calls_used) == (0, 1)
 

@@ -74,7 +74,7 @@ def _raise(kind: str, url: str) -> None:
                 ask(client)
         if kind == "unpriced":
             with budget("$1", name="far"):
-                ask(client, model="house-model")
+                ask(client, model="nobodys-model")
         if kind == "unbounded":
             with budget("$1", name="far", mode="strict"):
                 client.responses.create(model=MODEL, input="go on", previous_response_id="resp_1")

@@ -72,10 +72,10 @@ class TestUnchangedProgram:
         assert done.stderr.count("has used 1 of 1 calls") == 1
 
     def test_a_model_without_a_price_is_refused_unless_allowed(self, provider: FakeProvider) -> None:
-        refused = run(provider, "$5", 2, "house-model")
+        refused = run(provider, "$5", 2, "nobodys-model")
         assert (refused.returncode, provider.requests) == (1, [])
         assert "unpriced='allow'" in refused.stderr
-        allowed = run(provider, "$5 unpriced=allow", 2, "house-model")
+        allowed = run(provider, "$5 unpriced=allow", 2, "nobodys-model")
         assert (allowed.returncode, allowed.stderr, len(provider.bill)) == (0, "", 2)
 
     def test_without_telemetry_too(self, provider: FakeProvider) -> None:
@@ -189,6 +189,6 @@ class TestDefaultMode:
 
 def test_an_unpriced_model_under_a_process_budget_says_how_to_let_it_pass(client: openai.OpenAI) -> None:
     with everywhere("$5"), pytest.raises(UnpricedModelError):
-        ask(client, model="house-model")
+        ask(client, model="nobodys-model")
     with everywhere("$5 unpriced=allow"):
-        ask(client, model="house-model")
+        ask(client, model="nobodys-model")

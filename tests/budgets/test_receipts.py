@@ -217,7 +217,7 @@ class TestReceipt:
 
     def test_a_model_without_a_price_costs_nobody_knows_what(self, client: openai.OpenAI) -> None:
         with budget():
-            receipt = call_of(ask(client, model="house-model"))
+            receipt = call_of(ask(client, model="nobodys-model"))
         assert receipt.cost is None
         assert "cost unknown" in repr(receipt)
         assert receipt.usage is not None

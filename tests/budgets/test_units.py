@@ -253,7 +253,7 @@ class TestPerModel:
 
     def test_with_only_a_limit_of_another_model_a_model_without_a_price_passes(self, client: openai.OpenAI) -> None:
         with budget("$1 on gpt-4o") as b:
-            ask(client, model="house-model")
+            ask(client, model="nobodys-model")
         assert b.calls_used == 1
 
     def test_models_as_keywords(self, client: openai.OpenAI) -> None:
