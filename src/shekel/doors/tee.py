@@ -10,6 +10,7 @@ The loop over `inner` is the hot path: one call per chunk (`feed`), no allocatio
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
@@ -43,7 +44,7 @@ def _sync(
     inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> Generator[Any, None, None]:
     feed = reader.feed
-    look = partial(_look, reader, call, hide_usage)
+    look = partial(_look, reader, call, response, hide_usage)
     try:
         yield None
         for chunk in inner:
@@ -103,7 +104,7 @@ async def _async(
     loop: asyncio.AbstractEventLoop | None,
 ) -> AsyncGenerator[Any, None]:
     feed = reader.feed
-    look = partial(_look, reader, call, hide_usage)
+    look = partial(_look, reader, call, response, hide_usage)
     try:
         yield None
         async for chunk in inner:
@@ -200,17 +201,29 @@ def _feed(feed: Callable[[Any], bool], chunk: Any) -> bool:
         return False
 
 
-def _look(reader: StreamReader, call: Call, hide_usage: bool, chunk: Any) -> object:
+def _look(reader: StreamReader, call: Call, response: Any, hide_usage: bool, chunk: Any) -> object:
     """A chunk that needs attention: the usage chunk we asked for, or output beyond what is held."""
     try:
         if hide_usage and reader.is_usage_only(chunk):
             return _HIDE
         if reader.units > reader.limit and not call.more():
+            _hang_up(response)
             call.finish(Outcome.CUT)
             return _CUT
     except Exception as error:
         faults.report("looked at a chunk", error)
     return _KEEP
+
+
+def _hang_up(response: Any) -> None:
+    """Let the provider see at once that nobody reads on: it generates, and bills, until then.
+
+    Closing takes several turns of a loop, or locks, while many other streams are being cut; this is one system call.
+    Only where the connection carries nothing else. What is left of it is closed in the ordinary way afterwards.
+    """
+    with suppress(Exception):
+        if response.http_version == "HTTP/1.1":
+            response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(call: Call) -> BaseException:
