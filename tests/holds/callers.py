@@ -14,6 +14,8 @@ import openai
 from shekel import Budget, BudgetExceededError
 from shekel.testing import FakeProvider
 
+from .clients import async_client, sync_client
+
 
 class Callers:
     """Callers of one provider, started together by `go`.
@@ -79,7 +81,7 @@ class Callers:
 
     def _threads(self) -> None:
         start = threading.Barrier(self.callers)
-        with openai.OpenAI(base_url=self.provider.openai_url, api_key="test", max_retries=self.retries) as client:
+        with sync_client(self.provider.openai_url, retries=self.retries) as client:
 
             def call(number: int) -> None:
                 asked = self.asked(number)
@@ -109,9 +111,7 @@ class Callers:
                 thread.join()
 
     async def _tasks(self) -> None:
-        async with openai.AsyncOpenAI(
-            base_url=self.provider.openai_url, api_key="test", max_retries=self.retries
-        ) as client:
+        async with async_client(self.provider.openai_url, retries=self.retries) as client:
 
             async def call(number: int) -> None:
                 asked = self.asked(number)

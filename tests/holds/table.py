@@ -9,13 +9,12 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import openai
-
 from shekel import BudgetExceededError, budget
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
 
 from .callers import Callers
+from .clients import sync_client
 from .requests import KINDS, OUTPUT, request
 
 MODES = ("strict", "sliced", "expected")
@@ -96,7 +95,7 @@ class Row:
 
 def worth(provider: FakeProvider, case: Case) -> int:
     """What one call of this kind costs, from the provider's bill."""
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+    with sync_client(provider.openai_url) as client:
         answer = client.chat.completions.create(**request(case.kind, case.stream))
         if case.stream:
             list(answer)
@@ -115,7 +114,7 @@ def hold(provider: FakeProvider, case: Case) -> int:
         seen.append(probe.held)
 
     provider.decide = decide
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client, probe:
+    with sync_client(provider.openai_url) as client, probe:
         answer = client.chat.completions.create(**request(case.kind, case.stream))
         if case.stream:
             list(answer)
@@ -133,14 +132,14 @@ def forget_what_was_learnt() -> None:
 def teach(provider: FakeProvider, case: Case, calls: int) -> None:
     """Let the estimates know nothing but so many answers of this kind."""
     forget_what_was_learnt()
-    with budget(), openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+    with budget(), sync_client(provider.openai_url) as client:
         for _ in range(calls):
             client.chat.completions.create(**request(case.kind))
     provider.wait_idle()
     provider.bill.clear()
 
 
-def run(case: Case, reply: Reply | None = None, *, taught: int = 0, delay: float = 0.25) -> Row:
+def run(case: Case, reply: Reply | None = None, *, taught: int = 0, delay: float = 0.15) -> Row:
     """Let all callers at one budget, at once. They are decided on while the first answers are still on their way; on a
     machine too slow for that, it is tried again with slower answers.
 

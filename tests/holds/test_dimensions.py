@@ -20,6 +20,7 @@ from shekel import Budget, BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
 
 from .callers import Callers
+from .clients import sync_client
 from .quarter import quarter
 from .requests import OUTPUT, request
 from .table import MODES, NANO, forget_what_was_learnt
@@ -40,13 +41,13 @@ def nothing_learnt() -> None:
 
 @pytest.fixture
 def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(output_tokens=OUTPUT, delay=0.2, pace=0.001) as running:
+    with FakeProvider(output_tokens=OUTPUT, delay=0.15, pace=0.0005) as running:
         yield running
 
 
 @pytest.fixture
 def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as made:
+    with sync_client(provider.openai_url) as made:
         yield made
 
 
@@ -80,7 +81,7 @@ class TestCalls:
         """Errors that are not billed give their call back: after any number of them the limit is still whole."""
         b = budget("$1 + 10 calls")
         provider.default = Reply(status=429)
-        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client, b:
+        with sync_client(provider.openai_url) as client, b:
             for _ in range(15):
                 with pytest.raises(openai.RateLimitError):
                     client.chat.completions.create(**request("english"))
@@ -93,8 +94,7 @@ class TestCalls:
 class TestTokens:
     LIMIT = 500
 
-    @BOTH
-    @STREAM
+    @pytest.mark.parametrize(("who", "stream"), [("threads", True), ("tasks", False)])
     def test_output_under_strict_is_never_above(self, provider: FakeProvider, who: str, stream: bool) -> None:
         everyone = crowd(provider, budget(max_output_tokens=self.LIMIT, mode="strict"), who, request("english", stream))
         output = sum(each.output_tokens for each in provider.bill)
@@ -102,8 +102,7 @@ class TestTokens:
         assert output == self.LIMIT
         assert everyone.finished == 8
 
-    @BOTH
-    @STREAM
+    @pytest.mark.parametrize(("who", "stream"), [("threads", False), ("tasks", True)])
     def test_output_without_a_cap_is_capped_by_strict(self, provider: FakeProvider, who: str, stream: bool) -> None:
         provider.default = Reply(output_tokens=2_000, delay=0.2, pace=0.0001)
         crowd(provider, budget(max_output_tokens=self.LIMIT, mode="strict"), who, request("uncapped", stream))
@@ -152,7 +151,7 @@ class TestPerModel:
 class TestSlidingWindow:
     """What a window promises is looked up on the bill: in no stretch of its length has more ended than the limit."""
 
-    WINDOW = 2.0
+    WINDOW = 1.0
 
     @pytest.mark.parametrize(("mode", "stream"), quarter(MODES, PLAIN_OR_STREAM))
     def test_never_more_in_any_stretch_of_its_length(self, provider: FakeProvider, mode: str, stream: bool) -> None:
@@ -174,7 +173,7 @@ class TestSlidingWindow:
                     except BudgetExceededError:
                         pause.wait(0.02)
 
-        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+        with sync_client(provider.openai_url) as client:
             with ThreadPoolExecutor(8) as pool:
                 for each in [pool.submit(keep_calling, client) for _ in range(8)]:
                     each.result()

@@ -10,6 +10,11 @@ import pytest
 from shekel import BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
 
+from .callers import Callers
+from .clients import sync_client
+from .quarter import quarter
+from .table import MODES, NANO, forget_what_was_learnt
+
 ASKED: dict[str, Any] = {
     "model": "gpt-4o-mini",
     "messages": [{"role": "user", "content": "Hello there, how are you today?"}],
@@ -21,7 +26,7 @@ FAILS = Reply(status=500, bill_error=True)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_strict_holds_for_every_attempt(stream: bool) -> None:
     limit = 0.0005
-    with FakeProvider() as provider, openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=2) as client:
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=2) as client:
         with budget(max_usd=limit, mode="strict") as b:
             refused = False
             while not refused:
@@ -41,7 +46,7 @@ def test_strict_holds_for_every_attempt(stream: bool) -> None:
 
 
 def test_other_modes_state_what_failed_attempts_may_have_cost() -> None:
-    with FakeProvider() as provider, openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=2) as client:
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=2) as client:
         provider.reply(FAILS, FAILS, Reply())
         with budget(max_usd=1) as b:
             client.chat.completions.create(**ASKED)
@@ -54,7 +59,7 @@ def test_other_modes_state_what_failed_attempts_may_have_cost() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 429, 503, 529])
 def test_rejected_attempts_cost_nothing_and_hold_nothing(status: int) -> None:
-    with FakeProvider() as provider, openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=1) as client:
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=1) as client:
         provider.default = Reply(status=status)
         with budget(max_usd=1) as b, pytest.raises(openai.APIStatusError):
             client.chat.completions.create(**ASKED)
@@ -64,7 +69,7 @@ def test_rejected_attempts_cost_nothing_and_hold_nothing(status: int) -> None:
 
 def test_a_timeout_is_charged_what_it_probably_cost_beside_the_retry() -> None:
     with FakeProvider() as provider:
-        with openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=1, timeout=0.3) as client:
+        with sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
             provider.reply(Reply(stall_after=-1, keep_generating=True), Reply())
             with budget(max_usd=1) as b:
                 client.chat.completions.create(**ASKED)
@@ -79,7 +84,56 @@ def test_a_timeout_is_charged_what_it_probably_cost_beside_the_retry() -> None:
 def test_no_connection_costs_nothing() -> None:
     with FakeProvider() as provider:
         url = provider.openai_url
-    with openai.OpenAI(base_url=url, api_key="t", max_retries=1, timeout=1) as client:
+    with sync_client(url, retries=1, timeout=1) as client:
         with budget(max_usd=1) as b, pytest.raises(openai.APIConnectionError):
             client.chat.completions.create(**ASKED)
     assert (b.spent, b.held, b.exposure) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("who", "stream", "mode", "worth"), quarter(("threads", "tasks"), (False, True), MODES, (1, 10))
+)
+def test_many_at_once_whose_failed_attempts_are_billed(who: str, stream: bool, mode: str, worth: int) -> None:
+    """Each attempt but the last of a call fails and is billed in full: three times the money of an answer."""
+    forget_what_was_learnt()
+    limit = worth * 3 * 48_000
+    failed: dict[str, int] = {}
+
+    def decide(seen: Any) -> Reply:
+        name = seen.body["user"]
+        failed[name] = failed.get(name, 0) + 1
+        return FAILS if failed[name] < 3 else Reply(delay=0.1)
+
+    with FakeProvider(decide=decide) as provider:
+        b = budget(max_usd=limit / NANO, mode=mode)
+        asked = {**ASKED, "stream": True} if stream else ASKED
+        everyone = Callers(provider, b, 32, lambda number: {**asked, "user": f"caller {number}"}, retries=2)
+        everyone.go(who)
+        provider.wait_idle()
+        billed = provider.bill.total
+        assert len(provider.bill) == 3 * len(failed)
+    assert billed <= limit + (0 if mode == "strict" else b.peak_exposure * NANO)
+    assert everyone.failed == []
+    assert everyone.finished + len(everyone.cut) == len(failed)
+    assert (b.held, len(failed) + len(everyone.refused)) == (0, 32)
+    assert failed or mode == "strict"
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 503, 529])
+@pytest.mark.parametrize("who", ["threads", "tasks"])
+def test_many_rejections_leave_the_money_to_those_that_are_answered(who: str, status: int) -> None:
+    """32 are rejected, at once, on a budget that has room for ten; then all of it is still there."""
+    forget_what_was_learnt()
+    with FakeProvider(Reply(status=status, delay=0.1)) as provider:
+        b = budget(max_usd=10 * 48_000 / NANO)
+        first = Callers(provider, b, 32, ASKED)
+        first.go(who)
+        assert len(first.failed) + len(first.refused) == 32
+        assert first.failed
+        assert (provider.bill.total, b.spent, b.held, b.exposure) == (0, 0, 0, 0)
+        provider.default = Reply(delay=0.25)
+        second = Callers(provider, b, 32, ASKED)
+        second.go(who)
+        provider.wait_idle()
+        assert second.finished >= 10
+        assert 0.8 * 10 * 48_000 <= provider.bill.total <= 10 * 48_000

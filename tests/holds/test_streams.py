@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import openai
 import pytest
 
 from shekel import Budget, BudgetExceededError, budget, call_of
@@ -22,6 +21,7 @@ from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
 
 from .apart import Apart, apart
+from .clients import async_client, sync_client
 from .requests import MODEL, request
 from .table import NANO, forget_what_was_learnt
 from .watchdog import finishes
@@ -31,8 +31,8 @@ SOON = 0.05
 """Seconds from the refused extension to the closed connection."""
 
 LONG: dict[str, Any] = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Tell me all."}]}
-SLOWLY = Reply(output_tokens=4_000, pace=0.02)
-"""50 tokens a second, an ordinary speed."""
+SLOWLY = Reply(output_tokens=4_000, delay=1, pace=0.02)
+"""50 tokens a second, an ordinary speed; all are admitted before the first token comes."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def watched(read: Read) -> Iterator[None]:
 
 
 def by_threads(url: str, counted: Budget, read: Read) -> None:
-    with openai.OpenAI(base_url=url, api_key="test", max_retries=0) as client:
+    with sync_client(url) as client:
 
         def consume() -> None:
             with counted:
@@ -92,7 +92,7 @@ def by_threads(url: str, counted: Budget, read: Read) -> None:
 
 def by_tasks(url: str, counted: Budget, read: Read) -> None:
     async def all_of_them() -> None:
-        async with openai.AsyncOpenAI(base_url=url, api_key="test", max_retries=0) as client:
+        async with async_client(url) as client:
 
             async def consume() -> None:
                 async with counted:
@@ -122,7 +122,7 @@ def round_of_cuts(provider: Apart, by: Any) -> tuple[Budget, Read, list[Any]]:
 
 
 @pytest.mark.parametrize("by", [by_threads, by_tasks], ids=["threads", "tasks"])
-def test_64_streams_are_cut_together(by: Any, record_property: Any) -> None:
+def test_64_streams_are_cut_together(by: Any) -> None:
     with apart(SLOWLY) as provider:
         for _ in range(4):
             counted, read, attempts = round_of_cuts(provider, by)
@@ -134,9 +134,8 @@ def test_64_streams_are_cut_together(by: Any, record_property: Any) -> None:
             assert counted.held == 0
             waits = [each.closed_at - read.refused[read.calls[each.id]] for each in attempts]
             median, longest = statistics.median(waits), max(waits)
-            record_property("median_ms", round(1000 * median, 1))
-            record_property("max_ms", round(1000 * longest, 1))
-            record_property("over_percent", round(100 * (billed / limit - 1), 1))
+            over = 100 * (billed / limit - 1)
+            print(f"closed after {1000 * median:.1f} ms (median), {1000 * longest:.1f} ms (most); over {over:.1f} %")
             if longest <= SOON:
                 break
             # Another process may have had the processor: what matters is that it is soon where there is one.
@@ -151,7 +150,7 @@ def nothing_is_admitted_that_does_not_fit(provider: Apart, counted: Budget) -> N
     remaining = round((counted.remaining or 0) * NANO)
     provider.replies(Reply(output_tokens=8))
     hi = {"model": MODEL, "messages": [{"role": "user", "content": "Hi."}]}
-    with openai.OpenAI(base_url=provider.url, api_key="test", max_retries=0) as client, counted:
+    with sync_client(provider.url) as client, counted:
         for asked in (LONG, request("english"), {**hi, "max_completion_tokens": 64}):
             with pytest.raises(BudgetExceededError) as refusal:
                 client.chat.completions.create(**asked)
@@ -178,7 +177,7 @@ def test_40_streams_that_nobody_reads_keep_no_one_waiting() -> None:
     limit = 41 * (input_cost + slice_cost) + words * 600
     with FakeProvider() as provider:
         provider.default = Reply(output_tokens=words, stall_after=5)
-        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+        with sync_client(provider.openai_url) as client:
             b = budget(max_usd=limit / NANO)
 
             def work() -> None:
@@ -201,7 +200,7 @@ def test_40_streams_that_nobody_reads_keep_no_one_waiting() -> None:
 
 def test_stop_cuts_all_open_streams() -> None:
     with FakeProvider(SLOWLY) as provider:
-        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+        with sync_client(provider.openai_url) as client:
             b = budget(max_usd=1)
             reasons: list[str] = []
             begun = threading.Barrier(17)
