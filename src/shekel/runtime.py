@@ -160,7 +160,7 @@ class Runtime:
 
     def _rows(self) -> Iterable[BudgetRow]:
         rows: list[BudgetRow] = []
-        for name, (meter, limit) in list(self.gate.watched.items()):
+        for name, (meter, limit) in list(self.gate.gauges.meters.items()):
             balance = self.ledger.read(meter, self.gate.clock())
             rows.append((name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind))
         return rows
@@ -169,16 +169,16 @@ class Runtime:
         """The budget of these meters is gone: they go from the ledger and from what gauges show."""
         for meter in meters:
             self.ledger.forget(meter)
-        for name, (meter, _) in list(self.gate.watched.items()):
+        for name, (meter, _) in list(self.gate.gauges.meters.items()):
             if meter in meters:
-                self.gate.watched.pop(name, None)
+                self.gate.gauges.meters.pop(name, None)
 
     def relimited(self, claim: Claim) -> None:
         """A limit was changed: gauges show it at once."""
         if claim.name is not None and claim.limit is not None:
-            known = self.gate.watched.get(claim.name)
+            known = self.gate.gauges.meters.get(claim.name)
             if known is not None and known[0] == claim.meter:
-                self.gate.watched[claim.name] = (claim.meter, claim.limit)
+                self.gate.gauges.meters[claim.name] = (claim.meter, claim.limit)
 
     def _overran(self, claim: Claim, nano: int, cause: str) -> None:
         self.teller.overran(claim.name, nano, cause)

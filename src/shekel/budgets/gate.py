@@ -14,29 +14,27 @@ from opentelemetry.context import Context
 
 from .. import faults, late, locks
 from ..call import Call
-from ..estimation import Estimator, Text
+from ..estimation import Estimator
 from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
-from ..providers.base import Answer, StreamReader
 from ..settlement import Cost
-from ..usage import Usage
 from . import fallbacks, refusals
 from .amounts import amounts_of
-from .claims import AtLimit, Claim, Payer
+from .appraisal import Appraisal
+from .claims import Claim, Payer
 from .corrections import Corrections
 from .errors import BudgetExceededError, FallbackError
-from .holds import LEAST_SLICE, SLICE, Need, line, line_of, need_of, with_failed
+from .gauges import Gauges
+from .holds import Need, line_of, need_of, with_failed
 from .limits import Mode, Unit
+from .slices import Slices
 from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
-    from ..pricing import Prices, Quote
+    from ..pricing import Prices
     from .budget import Budget
 
-WATCHED = 1_000
-"""The most budget names that gauges show."""
 
-
-class Gate:
+class Gate(Appraisal):
     """Admits, extends and settles calls. One per process; holds no state of its own beyond its parts.
 
     Args:
@@ -62,13 +60,13 @@ class Gate:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         shadowed: Callable[[Claim, str], None] = lambda claim, decision: None,
     ) -> None:
+        super().__init__(prices, estimator)
         self.ledger = ledger
-        self.prices = prices
-        self.estimator = estimator
         self.payers = tuple(payers)
-        self.watched: dict[str, tuple[Hashable, int]] = {}
         self.corrections = Corrections(ledger, overran)
         self.clock = clock
+        self.gauges = Gauges(ledger, clock)
+        self._slices = Slices(ledger, self._tell_shadows)
         self.forked = False
         """Set in a forked child, until its first call under a limit has said so."""
         self._overran = overran
@@ -117,8 +115,8 @@ class Gate:
 
     def _admit(self, call: Call) -> None:
         call.override = next((c.price for c in reversed(call.claims) if c.price is not None), None)
-        self._estimate_input(call)
-        call.quote = self._quote(call, call.model)
+        self.estimate_input(call)
+        call.quote = self.quote(call, call.model)
         if not call.claims:
             self._expect(call)
             return
@@ -141,26 +139,9 @@ class Gate:
             call.refused = answer
             call.refused_claim = refusals.claim_of(call, answer)
             for claim in call.claims:
-                self._see(claim)
+                self.gauges.see(claim)
             raise refusals.exceeded(call, answer)
         self._open_accounts(call)
-
-    def _estimate_input(self, call: Call) -> None:
-        request = call.request
-        call.input_tokens = self.estimator.input_tokens(request.model, request.text) + request.extra_input
-
-    def _quote(self, call: Call, model: str) -> Quote | None:
-        if call.override is not None:
-            return call.override
-        request = call.request
-        return self.prices().quote(
-            call.provider,
-            model,
-            host=call.host,
-            service_tier=request.service_tier,
-            speed=request.speed,
-            at=call.started_wall,
-        )
 
     def _expect(self, call: Call) -> None:
         """Without meters nothing is held, but an end without usage still needs the expected cost."""
@@ -194,7 +175,7 @@ class Gate:
                     barred.add(claim.shadow)
         sliced = stream and any(c.mode is Mode.SLICED for c in claims)
         # Beside a strict meter a slice is a fixed part of the hold: the least, so that nothing is refused that fits.
-        first = 0 if not sliced else need.least(0) if strict else self._slice(call, need, 0)
+        first = 0 if not sliced else need.least(0) if strict else self._slices.size(call, need, 0)
         lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
         if barred:  # a shadow that would refuse, whatever is left of it
             lines = [each._replace(limit=-1) if each.shadow in barred else each for each in lines]
@@ -229,25 +210,6 @@ class Gate:
             self._tell_shadows(call, call.left_out, "would_refuse")
         call.held_lines = lines
 
-    def _slice(self, call: Call, need: Need, used: int) -> int:
-        """Output tokens to ask for next: a slice, smaller where the room of the tightest meter is shared by many."""
-        want = SLICE
-        for claim in call.claims:
-            rate = need.rate(claim.unit)
-            if claim.mode is Mode.SLICED and rate > 0 and self._shares(call, claim):
-                assert claim.limit is not None
-                balance = self.ledger.read(claim.meter, call.moment())
-                room = claim.limit - balance.settled - balance.held
-                share = room // (max(1, balance.holds + (used == 0)) * rate)
-                want = max(LEAST_SLICE, min(want, share))
-        return min(want, need.rest(used))
-
-    def _shares(self, call: Call, claim: Claim) -> bool:
-        """Whether a stream has to spare the room of a meter for others. A shadow is spared as if it enforced."""
-        if claim.limit is None or claim.at_limit is AtLimit.WARN:
-            return False
-        return claim.meter not in call.overdrawn and (claim.shadow is None or claim.shadow not in call.left_out)
-
     # Fallback
 
     def _start_fallback(self, call: Call) -> None:
@@ -270,8 +232,8 @@ class Gate:
         call.request = call.endpoint.read_request(body)
         call.body = body
         self._select(call)
-        self._estimate_input(call)
-        call.quote = self._quote(call, model)
+        self.estimate_input(call)
+        call.quote = self.quote(call, model)
         if owner.account is not None:
             call.fallback_of = owner
 
@@ -282,8 +244,8 @@ class Gate:
         for index, claim in enumerate(call.claims):
             if claim.account is not None and claim.first:
                 claim.account.call_opened(call, index)
-            if claim.name is not None and claim.name not in self.watched:
-                self._see(claim)
+            if claim.name is not None and claim.name not in self.gauges.meters:
+                self.gauges.see(claim)
 
     def admit_tool(self, name: str, price: Callable[[Budget | None], int], context: Context) -> None:
         """Count and charge one run of a tool before it happens; see `charge_tool`, which says what is raised."""
@@ -296,72 +258,7 @@ class Gate:
 
     def extend(self, call: Call, tokens: int) -> bool:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
-        need = call.need
-        held = call.held_lines
-        if call.granted is None or need is None or held is None or need.is_whole(call.granted):
-            return True
-        if locks.inside():  # a finaliser reads a stream in the middle of a step: the next chunk asks again
-            return True
-        done = max(tokens, call.granted)
-        least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
-        want = max(least, done + self._slice(call, need, done))
-        known = None if call.reader is None else call.reader.input_tokens()
-        input_rate = 0 if call.quote is None else call.quote.input_rate
-        self._see_limits(call)
-        lines = [
-            line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
-            if claim.mode is Mode.SLICED and each.shadow not in call.left_out
-            else line(claim, each.base, each.rate)
-            for claim, each in zip(call.claims, held, strict=True)
-        ]
-        answer = self._extend(call, least, want, lines)
-        if isinstance(answer, Refusal) and late.flush():
-            answer = self._extend(call, least, want, lines)
-        while isinstance(answer, Refusal):
-            claim = refusals.claim_of(call, answer)
-            if claim is None or claim.at_limit is not AtLimit.FINISH:
-                call.cut = refusals.exceeded(call, answer, cut=True)
-                return False
-            call.overdrawn = {**call.overdrawn, claim.meter: call.held(call.claims.index(claim))}
-            answer = self._extend(call, least, want, lines)
-        if answer.left_out:
-            self._freeze(call, held, frozenset(answer.left_out))
-            lines = [
-                before._replace(base=before.base + call.frozen_at * before.rate, rate=0)
-                if now.shadow in call.left_out
-                else now
-                for before, now in zip(held, lines, strict=True)
-            ]
-        call.granted = answer.tokens
-        call.held_lines = lines
-        return True
-
-    def _see_limits(self, call: Call) -> None:
-        """Take the limits of now: one that was changed in use holds for open streams too, in the period they began."""
-        now = call.moment() / 1_000_000
-        present: dict[Hashable, int | None] = {}
-        for claim in call.claims:
-            if claim.first and claim.account is not None:
-                present.update({c.meter: c.limit for c in claim.account.claims(now, last_call=claim.last_call)})
-        if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
-            call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
-
-    def _extend(self, call: Call, least: int, want: int, lines: list[Line]) -> Grant | Refusal:
-        asked = with_failed(call, lines)
-        if call.overdrawn:  # the stream may end: its budget counts it, and refuses nothing of it
-            asked = [each._replace(limit=None) if each.meter in call.overdrawn else each for each in asked]
-        if call.left_out:
-            asked = [each for each in asked if each.shadow not in call.left_out]
-        return self.ledger.extend(call.id, least, want, asked, call.moment())
-
-    def _freeze(self, call: Call, held: list[Line], groups: frozenset[Hashable]) -> None:
-        """Shadow budgets would have cut the stream here: they count no more of it."""
-        call.frozen_at = call.granted or 0
-        for claim, each in zip(call.claims, held, strict=True):
-            if each.shadow in groups:
-                call.frozen[claim.meter] = each.base + call.frozen_at * each.rate
-        call.left_out |= groups
-        self._tell_shadows(call, groups, "would_cut")
+        return self._slices.extend(call, tokens)
 
     def _tell_shadows(self, call: Call, groups: Iterable[Hashable], decision: str) -> None:
         for claim in call.claims:
@@ -414,7 +311,7 @@ class Gate:
             call.aftermath = refusals.finished(call, claim, balance)
         if claim.unit is not Unit.USD:
             return
-        self._watch(claim, balance)
+        self.gauges.watch(claim, balance)
         # What was admitted is no overrun of this call: a limit that was lowered has been counted when it was.
         admitted = call.overdrawn.get(claim.meter, call.held(index))
         over = min(balance.settled + balance.held - claim.limit, amounts.get(claim.meter, 0) - admitted)
@@ -424,80 +321,11 @@ class Gate:
                 cause = "finish"
             self._overran(claim, over, cause)
 
-    def _see(self, claim: Claim) -> None:
-        """Have gauges show a budget from its first call on."""
-        if claim.unit is Unit.USD and claim.limit is not None and claim.name not in self.watched:
-            self._watch(claim, self.ledger.read(claim.meter, self.clock()))
-
-    def _watch(self, claim: Claim, balance: Balance) -> None:
-        """Keep, for each budget name, the fullest of its meters: what gauges show of it."""
-        if claim.name is None or claim.limit is None:
-            return
-        known = self.watched.get(claim.name)
-        if known is not None and known[0] != claim.meter:
-            other = self.ledger.read(known[0], self.clock())
-            if (other.settled + other.held) * claim.limit > (balance.settled + balance.held) * known[1]:
-                return
-        elif known is None and len(self.watched) >= WATCHED:
-            return
-        self.watched[claim.name] = (claim.meter, claim.limit)
-
     def release(self, call: Call) -> None:
         """Take back whatever the call holds, without a charge."""
         if call.claims:
             self.ledger.release(call.id, call.moment())
 
-    # What only the gate can answer: prices and estimates
-
-    def price(self, call: Call, model: str | None, usage: Usage) -> tuple[Quote, int] | None:
-        """The price of a usage: by the model that answered, else the one asked for. None if neither has one."""
-        prices = self.prices()
-        quote = call.override
-        if quote is None and model:
-            quote = prices.quote(
-                call.provider,
-                model,
-                host=call.host,
-                service_tier=usage.service_tier or call.request.service_tier,
-                speed=usage.speed or call.request.speed,
-                at=call.started_wall,
-            )
-        if quote is None:
-            quote = call.quote
-        if quote is None:
-            return None
-        return quote, prices.cost(quote, usage, provider=call.provider, at=call.started_wall)
-
-    def output_tokens(self, call: Call, reader: StreamReader) -> int:
-        """Output tokens of a stream that the provider has not counted, rounded up."""
-        return -(-reader.units // 1000)
-
-    def expected_output(self, call: Call) -> int:
-        """Output tokens of all choices that a call of this model will hardly exceed, by what is learnt of it."""
-        likely = self.estimator.expected_output(call.model)
-        cap = call.request.cap
-        return call.request.choices * (likely if cap is None else min(cap, likely))
-
-    def text_tokens(self, call: Call, text: Text) -> int:
-        """Output tokens of a whole text that the provider has not counted."""
-        return self.estimator.output_tokens(call.model, text)
-
     def balance(self, claim: Claim) -> Balance:
         """What a meter shows now."""
         return self.ledger.read(claim.meter, self.clock())
-
-    def learn(self, call: Call, answer: Answer) -> None:
-        """Let the estimates learn from an answer whose usage the provider has counted."""
-        usage = answer.usage
-        if usage is None:
-            return
-        try:
-            model = call.model
-            request = call.request
-            if request.unbounded is None:
-                self.estimator.observe_input(model, request.text, usage.input - request.extra_input)
-            self.estimator.observe_output(
-                model, answer.text, output=usage.output, reasoning=usage.reasoning, choices=request.choices
-            )
-        except Exception as error:
-            faults.report("learnt from an answer", error)

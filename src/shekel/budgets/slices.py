@@ -1,0 +1,122 @@
+"""Slices: how a stream takes its output from the meters, piece by piece, until there is no more.
+
+The first slice is part of the admission; each further one is an extension of the hold, in one step of the ledger. A
+budget that finishes lets the stream go on without room, and a shadow stops counting where it would have cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+from .. import late, locks
+from ..call import Call
+from ..ledgers.base import Grant, Ledger, Line, Refusal
+from . import refusals
+from .claims import AtLimit, Claim
+from .holds import LEAST_SLICE, SLICE, Need, line, with_failed
+from .limits import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Slices:
+    """The slices of all streams.
+
+    Args:
+        ledger: where the meters live.
+        tell_shadows: told which shadow groups would have cut a stream.
+    """
+
+    def __init__(self, ledger: Ledger, tell_shadows: Callable[[Call, Iterable[Hashable], str], None]) -> None:
+        self._ledger = ledger
+        self._tell_shadows = tell_shadows
+
+    def size(self, call: Call, need: Need, used: int) -> int:
+        """Output tokens to ask for next: a slice, smaller where the room of the tightest meter is shared by many."""
+        want = SLICE
+        for claim in call.claims:
+            rate = need.rate(claim.unit)
+            if claim.mode is Mode.SLICED and rate > 0 and self._spares(call, claim):
+                assert claim.limit is not None
+                balance = self._ledger.read(claim.meter, call.moment())
+                room = claim.limit - balance.settled - balance.held
+                share = room // (max(1, balance.holds + (used == 0)) * rate)
+                want = max(LEAST_SLICE, min(want, share))
+        return min(want, need.rest(used))
+
+    def _spares(self, call: Call, claim: Claim) -> bool:
+        """Whether a stream has to spare the room of a meter for others. A shadow is spared as if it enforced."""
+        if claim.limit is None or claim.at_limit is AtLimit.WARN:
+            return False
+        return claim.meter not in call.overdrawn and (claim.shadow is None or claim.shadow not in call.left_out)
+
+    def extend(self, call: Call, tokens: int) -> bool:
+        """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
+        need = call.need
+        held = call.held_lines
+        if call.granted is None or need is None or held is None or need.is_whole(call.granted):
+            return True
+        if locks.inside():  # a finaliser reads a stream in the middle of a step: the next chunk asks again
+            return True
+        self._see_limits(call)
+        done = max(tokens, call.granted)
+        least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
+        want = max(least, done + self.size(call, need, done))
+        known = None if call.reader is None else call.reader.input_tokens()
+        input_rate = 0 if call.quote is None else call.quote.input_rate
+        lines = [
+            line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
+            if claim.mode is Mode.SLICED and each.shadow not in call.left_out
+            else line(claim, each.base, each.rate)
+            for claim, each in zip(call.claims, held, strict=True)
+        ]
+        answer = self._extend(call, least, want, lines)
+        if isinstance(answer, Refusal) and late.flush():
+            answer = self._extend(call, least, want, lines)
+        while isinstance(answer, Refusal):
+            claim = refusals.claim_of(call, answer)
+            if claim is None or claim.at_limit is not AtLimit.FINISH:
+                call.cut = refusals.exceeded(call, answer, cut=True)
+                return False
+            call.overdrawn = {**call.overdrawn, claim.meter: call.held(call.claims.index(claim))}
+            answer = self._extend(call, least, want, lines)
+        if answer.left_out:
+            self._freeze(call, held, frozenset(answer.left_out))
+            lines = [
+                before._replace(base=before.base + call.frozen_at * before.rate, rate=0)
+                if now.shadow in call.left_out
+                else now
+                for before, now in zip(held, lines, strict=True)
+            ]
+        call.granted = answer.tokens
+        call.held_lines = lines
+        return True
+
+    def _see_limits(self, call: Call) -> None:
+        """Take the limits of now: one that was changed in use holds for open streams too, in the period they began."""
+        now = call.moment() / 1_000_000
+        present: dict[Hashable, int | None] = {}
+        for claim in call.claims:
+            if claim.first and claim.account is not None:
+                present.update({c.meter: c.limit for c in claim.account.claims(now, last_call=claim.last_call)})
+        if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
+            call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
+
+    def _extend(self, call: Call, least: int, want: int, lines: list[Line]) -> Grant | Refusal:
+        asked = with_failed(call, lines)
+        if call.overdrawn:  # the stream may end: its budget counts it, and refuses nothing of it
+            asked = [each._replace(limit=None) if each.meter in call.overdrawn else each for each in asked]
+        if call.left_out:
+            asked = [each for each in asked if each.shadow not in call.left_out]
+        return self._ledger.extend(call.id, least, want, asked, call.moment())
+
+    def _freeze(self, call: Call, held: list[Line], groups: frozenset[Hashable]) -> None:
+        """Shadow budgets would have cut the stream here: they count no more of it."""
+        call.frozen_at = call.granted or 0
+        for claim, each in zip(call.claims, held, strict=True):
+            if each.shadow in groups:
+                call.frozen[claim.meter] = each.base + call.frozen_at * each.rate
+        call.left_out |= groups
+        self._tell_shadows(call, groups, "would_cut")
