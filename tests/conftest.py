@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import anthropic
+import openai
 import pytest
+
+from shekel.testing import FakeProvider
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +18,27 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "ANTHROPIC_", "OTEL_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    """The stand-in for the providers."""
+    with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
+    """A client of its that tries once."""
+    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
+    """The same for the other SDK."""
+    with anthropic.Anthropic(base_url=provider.anthropic_url, api_key="test", max_retries=0) as client:
+        yield client
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,6 @@ import asyncio
 import math
 import pickle
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -19,24 +18,6 @@ from shekel.testing import FakeProvider, Reply
 
 MODEL = "gpt-4o-mini"
 HELLO: list[Any] = [{"role": "user", "content": "Hello there, how are you today?"}]
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=provider.anthropic_url, api_key="test", max_retries=0) as client:
-        yield client
 
 
 def billed(provider: FakeProvider) -> float:

@@ -38,12 +38,6 @@ def provider() -> Iterator[FakeProvider]:
 
 
 @pytest.fixture
-def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
 def policies() -> Iterator[None]:
     shekel.configure(policies=[per("user.id", ONE_CALL)])
     yield

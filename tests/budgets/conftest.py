@@ -9,7 +9,6 @@ from typing import Any
 
 import anthropic
 import openai
-import pytest
 
 import shekel
 from shekel.testing import FakeProvider
@@ -19,24 +18,6 @@ CLAUDE = "claude-haiku-4-5"
 HELLO: list[Any] = [{"role": "user", "content": "Hello there, how are you today?"}]
 DEADLINE = 30.0
 """Seconds that a test waits for something that takes milliseconds."""
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=provider.anthropic_url, api_key="test", max_retries=0) as client:
-        yield client
 
 
 def async_client(provider: FakeProvider) -> openai.AsyncOpenAI:

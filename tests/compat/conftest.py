@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 
@@ -21,18 +20,6 @@ CENT: dict[str, Any] = {"price_per_1k_tokens": {"input": 0.0, "output": 1.0}}
 def provider() -> Iterator[FakeProvider]:
     with FakeProvider(output_tokens=10) as provider:
         yield provider
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=provider.anthropic_url, api_key="test", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ from shekel.testing import FakeProvider
 
 
 @pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def client(provider: FakeProvider) -> Iterator[openai.OpenAI]:
     http = openai.DefaultHttpxClient(verify=False)
     with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0, http_client=http) as client:
