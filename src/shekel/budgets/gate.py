@@ -123,8 +123,8 @@ class Gate(Appraisal):
         for claim in call.claims:
             if claim.stopped:
                 raise refusals.stopped(call, claim, self.ledger.read(claim.meter, call.moment()))
-            if locks.inside():
-                raise refusals.in_between(call, claim)
+        if locks.inside():
+            raise refusals.in_between(call, call.claims[0])
         self._start_fallback(call)
         answer = self._ask(call)
         if isinstance(answer, Refusal) and late.flush():
