@@ -217,11 +217,13 @@ class TestCallbacks:
         provider.default = Reply(pace=0.001)
         warned = threading.Event()
         read = threading.Event()
+        returned = threading.Event()
         waited: list[bool] = []
 
         def on_warn(spent: float, limit: float) -> None:
             warned.set()
             waited.append(read.wait(30))
+            returned.set()
 
         b = budget(max_usd=0.0005, warn_at=0.001, on_warn=on_warn)
 
@@ -238,7 +240,7 @@ class TestCallbacks:
             read.set()
 
         finishes(work)
-        late.flush()
+        assert returned.wait(30)  # nobody waits for a callback, so neither does `flush`
         assert waited == [True]
 
 
