@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from shekel import Budget, BudgetExceededError, budget, late
+from shekel import Budget, BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
 
 from .clients import async_client, sync_client
