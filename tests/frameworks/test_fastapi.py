@@ -194,7 +194,7 @@ class TestEndpoint:
         carol = site.service.budget_of("carol")
         assert carol.held == 0
         assert site.service.provider.bill.total / 1e9 <= 0.001 + carol.peak_exposure
-        assert carol.spent == pytest.approx(0.001, rel=0.25), "the limit, and what was under way"
+        assert 0.00095 <= carol.spent <= 0.001 + carol.peak_exposure, "the limit, and what was under way"
 
     def test_the_next_call_of_a_user_who_was_cut_is_refused_and_others_go_on(self, site: Site, way: str) -> None:
         site.service.provider.reply(Reply(output_tokens=4000, pace=0.0003))
@@ -206,8 +206,8 @@ class TestEndpoint:
     def test_a_client_that_leaves_gives_the_hold_back_and_is_charged(self, site: Site, way: str) -> None:
         site.service.provider.default = Reply(output_tokens=1000, pace=0.005)
         with site.client.stream("GET", f"{site.url}/{way}/frank") as answer:
-            for number, _ in enumerate(answer.iter_lines()):
-                if number > 30:
+            for read, _ in enumerate(line for line in answer.iter_lines() if line.startswith("data:")):
+                if read >= 10:
                     break
         # Starlette closes an async generator, but only drops a sync one: that ends when it is collected.
         _wait(lambda: site.service.closed.is_set() or (gc.collect() < 0))
@@ -222,8 +222,7 @@ class TestEndpoint:
             assert site.outcomes() in (["closed"], ["dropped"])
         assert 0 < frank.spent <= 0.001
         assert attempt.cost / 1e9 <= frank.spent + frank.exposure
-        if way == "async":  # closed at once; what was under way is a tenth of a second: 20 tokens of gpt-4o-mini
-            assert frank.spent == pytest.approx(attempt.cost / 1e9, abs=40 * 0.6e-6)
+        assert frank.spent >= read * 0.6e-6, "each event that reached the client is a token of gpt-4o-mini"
 
     def test_many_users_at_once_pay_each_for_themselves(self, site: Site, way: str) -> None:
         site.service.provider.default = Reply(output_tokens=60, pace=0.002)

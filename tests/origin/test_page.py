@@ -174,9 +174,10 @@ class TestLowLimit:
         provider.default = Reply(output_tokens=3000, pace=0.0005)  # 3,000 tokens of gpt-4o cost $0.03
         done = run(blocks.LOW_LIMIT, BudgetExceededError=shekel.BudgetExceededError)
         (shown,) = done.amounts()
-        assert done.names["b"].model_switched is False
-        assert float(shown) == pytest.approx(0.01, rel=0.05)
-        assert done.bill / NANO == pytest.approx(0.01, rel=0.25), "cut: a third of the answer, and what was under way"
+        b = done.names["b"]
+        assert b.model_switched is False
+        assert 0.0095 <= float(shown) <= 0.01 + b.peak_exposure
+        assert 0.0075 <= done.bill / NANO <= 0.01 + b.peak_exposure, "cut: a third of it, and what was under way"
 
     def test_or_is_let_to_its_end_as_the_page_says_where_that_is_asked_for(
         self, run: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
@@ -213,9 +214,9 @@ class TestInterruption:
         bill = done.bill
         (attempt,) = provider.bill
         assert attempt.outcome == "disconnected"
-        # What was under way is estimated at a tenth of a second: 100 tokens of gpt-4o-mini, $0.00006.
-        assert done.spent == pytest.approx(bill, abs=0.0001 * NANO)
-        assert float(shown) * NANO == pytest.approx(bill, abs=0.0001 * NANO)
+        # How much was under way is the machine's affair, and stated: the bill lies within it.
+        assert bill <= done.spent + done.names["b"].exposure * NANO
+        assert float(shown) * NANO <= done.spent + 0.00005 * NANO, "the page shows four digits"
 
 
 class TestErrors:
