@@ -6,7 +6,7 @@ A policy has no object per user: only a meter in the ledger, which exists while 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,9 +40,9 @@ class Policy:
     allow_unpriced: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
 
-    def claim(self, scope: Any, now: float) -> Claim | None:
+    def claim(self, scope: Mapping[str, str], now: float) -> Claim | None:
         """What a call of that scope is charged to at the Unix time `now`."""
-        values = tuple(scope.get(key) for key in self.keys)
+        values = tuple([scope.get(key) for key in self.keys])
         if None in values:
             return None
         limit = self.limit
@@ -111,9 +111,11 @@ class Policies:
         self.keys = frozenset(key for policy in policies for key in policy.keys)
 
     def claims(self, here: Context, now: float) -> Iterable[Claim]:
-        if not self._policies:
-            return ()
-        scope = entries(here)
+        """What a call made in this context is charged to."""
+        return self.claims_of(entries(here), now) if self._policies else ()
+
+    def claims_of(self, scope: Mapping[str, str], now: float) -> list[Claim]:
+        """What a call of that scope is charged to at the Unix time `now`."""
         if not scope:
-            return ()
+            return []
         return [claim for policy in self._policies if (claim := policy.claim(scope, now)) is not None]
