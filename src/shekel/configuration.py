@@ -8,6 +8,7 @@ from typing import Any
 from .budgets.budget import Budget
 from .budgets.limits import Mode
 from .budgets.policy import Policy
+from .budgets.public import Text, set_text
 from .runtime import KEEP, the_runtime
 
 
@@ -20,6 +21,7 @@ def configure(
     aliases: Mapping[str, str] | None = None,
     include_usage_hosts: Iterable[str] | None = None,
     metric_scopes: Iterable[str] | None = None,
+    public_message: Text | None = KEEP,
 ) -> None:
     """Set what holds for the whole process. What is not given stays as it is.
 
@@ -39,10 +41,14 @@ def configure(
             without it they are on spans only. Each value is a series of its own, and the OpenTelemetry SDK adds up
             what goes beyond 2,000 series of a metric: name keys of few values. In the environment:
             SHEKEL_METRIC_SCOPES, separated by commas.
+        public_message: what `error.public_message` says: a sentence; or {"cut": …, "stopped": …, "default": …} by the
+            error's reason ("loop" and "tool" for tools); or a function of the error. None: Shekel's own sentences.
 
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
+    if public_message is not KEEP:
+        set_text(public_message)
     the_runtime().configure(
         budget=budget,
         mode=mode,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .public import sentence, with_text
+
 COUNTERS = {
     "llm_calls": "calls",
     "input_tokens": "input tokens",
@@ -78,12 +80,8 @@ class BudgetExceededError(Exception):
 
     @property
     def public_message(self) -> str:
-        """A sentence for an end user: it shows no amounts, no model and no other scope."""
-        if self.reason == "cut":
-            return "This answer was stopped because the usage limit is reached."
-        if self.reason == "stopped":
-            return "This service is switched off for now. Please try again later."
-        return "The usage limit for this service is reached. Please try again later."
+        """A sentence for an end user: no amounts, no model, no scope; `shekel.configure(public_message=…)` words it."""
+        return sentence(self, self.reason)
 
     def _who(self) -> str:
         """What has the limit, as the sentence starts."""
@@ -115,7 +113,7 @@ class BudgetExceededError(Exception):
         return f"{self._state()}: {text}{frees_room(self.retry_after)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (rebuild, (type(self), dict(self.__dict__), self.args))
+        return (rebuild, (type(self), with_text(self), self.args))
 
 
 class UnpricedModelError(BudgetExceededError):
@@ -132,6 +130,11 @@ class BudgetPausedError(BudgetExceededError):
 
 class FallbackError(ValueError):
     """The fallback of a budget is a model of another provider than the one that is called."""
+
+    @property
+    def public_message(self) -> str:
+        """A sentence for an end user: no amounts and no models."""
+        return sentence(self, "unbounded")
 
 
 def counter_name(name: str) -> str:

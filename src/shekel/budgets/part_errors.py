@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from .errors import BudgetExceededError, amount, counter_name, frees_room, money, rebuild, used_of, who
+from .public import sentence, with_text
 
 
 class PartExceededError(BudgetExceededError):
@@ -106,7 +107,8 @@ class AgentLoopError(BudgetExceededError):
 
     @property
     def public_message(self) -> str:
-        return "This task was stopped because it repeated itself."
+        """A sentence for an end user."""
+        return sentence(self, "loop")
 
     def _sentence(self) -> str:
         times = f"in the last {self.window_seconds:g} s" if self.window_seconds > 0 else "in all (all-time)"
@@ -205,7 +207,7 @@ class ToolBudgetExceededError(Exception):
     @property
     def public_message(self) -> str:
         """A sentence for an end user: it shows no amounts, no tool and no scope."""
-        return "The usage limit for this service is reached. Please try again later."
+        return sentence(self, "tool")
 
     def _sentence(self) -> str:
         name = who(self.budget, self.scope)
@@ -222,7 +224,7 @@ class ToolBudgetExceededError(Exception):
         return f"{name} {state}: {call} was not run.{frees_room(self.retry_after)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (rebuild, (type(self), dict(self.__dict__), self.args))
+        return (rebuild, (type(self), with_text(self), self.args))
 
 
 class BudgetConfigMismatchError(Exception):
