@@ -59,15 +59,18 @@ class ChatReader(_Reader):
         """Count one chunk. The hot path: the only choice brings content in ASCII, and goes on."""
         try:
             (choice,) = chunk.choices
-            text = choice.delta.content
-            if choice.finish_reason is None and self._known:
+            # Two entries of the dictionary for the price of one attribute: a model of the SDK is slow to ask.
+            fields = choice.__dict__
+            delta = fields["delta"]
+            text = delta.content
+            if fields["finish_reason"] is None and self._known:
                 if text:
                     if text.isascii():
                         units = self.units = self.units + len(text) * self._rate
                         return units > self.limit
                     self._count(text)
                     return self.units > self.limit
-                (call,) = choice.delta.tool_calls
+                (call,) = delta.tool_calls
                 if not call.function.name:
                     self._count(call.function.arguments)
                     return self.units > self.limit
