@@ -36,6 +36,7 @@ from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import reconcile
 from .receipts import Receipt, call_of
+from .scopes.scoped import scoped
 from .vocabulary import NotHereYetError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ __all__ = [
     "per",
     "reconcile",
     "scope",
+    "scoped",
     "tool",
     "with_budget",
 ]

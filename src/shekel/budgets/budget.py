@@ -265,7 +265,7 @@ class Budget(Steering, KnownNames):
         around = context.current()
 
         @contextmanager
-        def block() -> Iterator[None]:
+        def block(*args: Any, **kwargs: Any) -> Iterator[None]:
             token = context.attach(around)
             try:
                 with self:

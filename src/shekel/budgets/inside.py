@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Block = Callable[[], AbstractContextManager[Any]]
+Block = Callable[..., AbstractContextManager[Any]]
 
 
 def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
@@ -25,13 +25,13 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
 
     Args:
         function: any: its result is what it returns without the block, its kind is the same.
-        block: makes the block of one call.
+        block: makes the block of one call, from the call's arguments.
     """
     if iscoroutinefunction(function):
 
         @wraps(function)
         async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with block():
+            with block(*args, **kwargs):
                 return await cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs)
 
         return cast("Callable[P, R]", run_async)
@@ -41,7 +41,7 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
         @wraps(function)
         async def run_async_generator(*args: P.args, **kwargs: P.kwargs) -> Any:
             own = contextvars.copy_context()
-            around = block()
+            around = block(*args, **kwargs)
             own.run(around.__enter__)
             try:
                 generator = function(*args, **kwargs)
@@ -68,7 +68,7 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
         @wraps(function)
         def run_generator(*args: P.args, **kwargs: P.kwargs) -> Any:
             own = contextvars.copy_context()
-            around = block()
+            around = block(*args, **kwargs)
             own.run(around.__enter__)
             try:
                 return (yield from _Generator(own, cast("Any", function(*args, **kwargs))))
@@ -79,7 +79,7 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with block():
+        with block(*args, **kwargs):
             return function(*args, **kwargs)
 
     return run

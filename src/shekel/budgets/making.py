@@ -127,6 +127,6 @@ def with_budget(
     fresh()  # a bad argument is said where the decorator stands, not at the first call
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        return inside(function, fresh)
+        return inside(function, lambda *_args, **_kwargs: fresh())
 
     return decorate

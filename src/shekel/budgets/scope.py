@@ -6,11 +6,9 @@ a private key of the context: baggage does not say where an entry came from, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
-from functools import wraps
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -18,9 +16,8 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from .. import context
-from ..telemetry import names
-
-_KEYS = {"user_id": names.USER_ID, "session_id": names.SESSION_ID, "tenant_id": names.TENANT_ID}
+from ..scopes.values import as_entries
+from .inside import inside
 
 _entered: ContextVar[tuple[tuple[scope, Token[Context]], ...]] = ContextVar("shekel-scopes", default=())
 
@@ -28,17 +25,20 @@ _entered: ContextVar[tuple[tuple[scope, Token[Context]], ...]] = ContextVar("she
 class scope(ContextDecorator):
     """Name who pays for the calls of a block: `with shekel.scope(user_id="alice"): ...`.
 
-    Works as a sync and async context manager and as a decorator of sync and async functions. Scopes nest; the inner
-    one adds to and overrides the outer.
+    Works as a sync and async context manager and as a decorator of sync and async functions and of generators of both.
+    Scopes nest; the inner one adds to and overrides the outer.
 
     Args:
         user_id: the semantic convention's `user.id`. None leaves it as it is.
         session_id: `session.id`.
         tenant_id: `tenant.id`.
+        propagate: False keeps these entries to this process: they count here and are on its spans, and no other
+            service sees them. Instrumented HTTP clients send baggage to everybody they call.
         **entries: any other key, taken as it is; or as a mapping by `**{"my.key": "value"}`.
 
     Raises:
-        ValueError: an empty value, or one that is neither text nor a whole number.
+        ValueError: a value that is neither text nor a whole number, is empty, has more than 256 characters, white space
+            around it, or characters that cannot be printed; or a key that baggage cannot carry.
     """
 
     def __init__(
@@ -47,29 +47,17 @@ class scope(ContextDecorator):
         user_id: str | int | None = None,
         session_id: str | int | None = None,
         tenant_id: str | int | None = None,
+        propagate: bool = True,
         **entries: str | int | None,
     ) -> None:
-        given = {"user_id": user_id, "session_id": session_id, "tenant_id": tenant_id, **entries}
-        self._entries = {_KEYS.get(key, key): _value(key, value) for key, value in given.items() if value is not None}
+        self._entries = as_entries({"user_id": user_id, "session_id": session_id, "tenant_id": tenant_id, **entries})
+        self._propagate = propagate
 
-    def __call__(self, function: Any) -> Any:
-        if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def run(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return await function(*args, **kwargs)
-
-            return run
-        return super().__call__(function)
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        return inside(function, lambda *_args, **_kwargs: self)
 
     def __enter__(self) -> Self:
-        here = context.current()
-        now = here
-        for key, value in self._entries.items():
-            now = baggage.set_baggage(key, value, now)
-        outer = cast(Mapping[str, str], here.get(context.SCOPE, {}))
-        token = context.attach(Context({**now, context.SCOPE: {**outer, **self._entries}}))
+        token = context.attach(within(context.current(), self._entries, propagate=self._propagate))
         _entered.set((*_entered.get(), (self, token)))
         return self
 
@@ -92,9 +80,24 @@ class scope(ContextDecorator):
         self.__exit__(kind, error, trace)
 
 
+def within(here: Context, added: Mapping[str, str], *, propagate: bool) -> Context:
+    """The context with further scope entries.
+
+    Args:
+        here: where they are added.
+        added: entries by their keys in the baggage.
+        propagate: whether the baggage carries them too. Where it does not, it carries no other value of theirs either:
+            that would be sent on as who pays.
+    """
+    now = here
+    for key, value in added.items():
+        now = baggage.set_baggage(key, value, now) if propagate else _without(key, now)
+    return Context({**now, context.SCOPE: {**_own(here), **added}})
+
+
 def entries(here: Context) -> Mapping[str, str]:
     """The scope of a context: only what this process has set itself."""
-    return cast(Mapping[str, str], here.get(context.SCOPE, {}))
+    return _own(here)
 
 
 def without_scope(here: Context, keys: frozenset[str]) -> Context:
@@ -108,7 +111,12 @@ def without_scope(here: Context, keys: frozenset[str]) -> Context:
     return here
 
 
-def _value(key: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value):
-        raise ValueError(f"{key} must be a text that is not empty, or a whole number, not {value!r}.")
-    return str(value)
+def _own(here: Context) -> Mapping[str, str]:
+    return cast(Mapping[str, str], here.get(context.SCOPE, _NONE))
+
+
+def _without(key: str, here: Context) -> Context:
+    return baggage.remove_baggage(key, here) if key in baggage.get_all(here) else here
+
+
+_NONE: Mapping[str, str] = {}

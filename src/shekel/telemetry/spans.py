@@ -38,9 +38,8 @@ def request_attributes(call: Call, scope: Mapping[str, str]) -> dict[str, Any]:
         attributes[names.SERVER_ADDRESS] = call.host
         if call.port is not None:
             attributes[names.SERVER_PORT] = call.port
-    if scope:
-        attributes.update(scope)
-    return attributes
+    # A scope key never stands for what a call is: the attributes of the call go over it.
+    return {**scope, **attributes} if scope else attributes
 
 
 def span_name(call: Call) -> str:
