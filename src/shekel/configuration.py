@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from .budgets.budget import Budget
 from .budgets.limits import Mode
 from .budgets.policy import Policy
 from .budgets.public import Text, set_text
 from .runtime import KEEP, the_runtime
+from .scopes.keyring import Secrets
 
 
 def configure(
@@ -22,6 +23,9 @@ def configure(
     include_usage_hosts: Iterable[str] | None = None,
     metric_scopes: Iterable[str] | None = None,
     public_message: Text | None = KEEP,
+    trust: Literal["none", "signed", "all"] | None = None,
+    baggage_keys: Secrets | Callable[[], Secrets] | None = KEEP,
+    baggage_lifetime: float | None = None,
 ) -> None:
     """Set what holds for the whole process. What is not given stays as it is.
 
@@ -43,6 +47,13 @@ def configure(
             SHEKEL_METRIC_SCOPES, separated by commas.
         public_message: what `error.public_message` says: a sentence; or {"cut": …, "stopped": …, "default": …} by the
             error's reason ("loop" and "tool" for tools); or a function of the error. None: Shekel's own sentences.
+        trust: which scope entries count that came in baggage, from a request's headers or other code: "none" (at
+            first), those "signed" by a service with one of the keys, or "all". In the environment: SHEKEL_TRUST.
+        baggage_keys: sign what this process sends on, and say what is signed: keys of at least 32 bytes or
+            characters, or a function that returns them and is asked again every 30 seconds at most. The first signs,
+            all are accepted. None ends it. In the environment: SHEKEL_BAGGAGE_KEY_FILE, one on each line, or
+            SHEKEL_BAGGAGE_KEY, separated by commas.
+        baggage_lifetime: seconds for which a signature is valid once it is sent (300).
 
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
@@ -57,4 +68,7 @@ def configure(
         aliases=aliases,
         include_usage_hosts=include_usage_hosts,
         metric_scopes=metric_scopes,
+        trust=trust,
+        baggage_keys=baggage_keys,
+        baggage_lifetime=baggage_lifetime,
     )

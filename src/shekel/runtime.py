@@ -34,6 +34,8 @@ from .doors.stainless import SDKS, Door
 from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
+from .scopes import counts
+from .scopes.outside import outside
 from .settlement import Outcome
 from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
@@ -73,11 +75,12 @@ class Runtime:
         self.teller = Teller(self._rows, version())
         self.teller.metric_scopes = scope_keys(os.environ.get("SHEKEL_METRIC_SCOPES", "").split(","))
         self.doors = tuple(Door(sdk, self) for sdk in SDKS)
+        outside.asked = self._asked
         self._users = 0
         self._hooked = False
         self._lock = threading.RLock()
         locks.at_fork[:0] = [self._lock]
-        locks.at_fork += [self.ledger.lock, faults.lock]
+        locks.at_fork += [self.ledger.lock, faults.lock, outside.lock, counts.lock]
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._seen: tuple[Any, Any, Any] = (None, None, None)
 
@@ -155,8 +158,13 @@ class Runtime:
         finish_before_providers()
 
     def scope_of(self, here: Context) -> Mapping[str, str]:
-        """The scope entries that this process has set in a context."""
+        """The scope entries that count in a context."""
         return entries(here)
+
+    def _asked(self) -> frozenset[str]:
+        """The scope keys that policies and metrics ask for."""
+        metrics = self.teller.metric_scopes
+        return self.policies.keys.union(metrics) if metrics else self.policies.keys
 
     def _rows(self) -> Iterable[BudgetRow]:
         rows: list[BudgetRow] = []
@@ -201,9 +209,14 @@ class Runtime:
         aliases: Mapping[str, str] | None = None,
         include_usage_hosts: Iterable[str] | None = None,
         metric_scopes: Iterable[str] | None = None,
+        trust: str | None = None,
+        baggage_keys: Any = KEEP,
+        baggage_lifetime: float | None = None,
     ) -> None:
         """See `shekel.configure`."""
         keys = None if metric_scopes is None else scope_keys(metric_scopes)
+        signing = None if baggage_keys is KEEP else baggage_keys
+        outside.configure(trust, signing, baggage_lifetime, no_keys=baggage_keys is None)
         if mode is not None:
             wiring.default_mode = as_mode(mode)
         if budget is not KEEP:
@@ -234,11 +247,12 @@ class Runtime:
             self.release_doors()
 
     def read_environment(self) -> None:
-        """Take the budget that SHEKEL_BUDGET names, unless the program has set one.
+        """Take the budget that SHEKEL_BUDGET names, unless the program has set one; and whom to trust.
 
         Raises:
-            ValueError: it is no spec.
+            ValueError: it is no spec, or SHEKEL_TRUST and the keys of baggage make no sense.
         """
+        outside.read_environment()
         text = os.environ.get(BUDGET_VARIABLE, "").strip()
         if not text or self._environment == text:
             return

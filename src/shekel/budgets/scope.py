@@ -1,7 +1,8 @@
-"""Scopes: who pays. Entries of the OpenTelemetry baggage that this process has set itself.
+"""Scopes: who pays. Entries that this process has set itself, and those from outside that it trusts.
 
-`scope(user_id="alice")` writes the baggage, so that traces and other services see it, and keeps the same entries under
-a private key of the context: baggage does not say where an entry came from, and what came from outside charges nobody.
+`scope(user_id="alice")` writes the OpenTelemetry baggage, so that traces and other services see it, and keeps the same
+entries under a private key of the context: baggage does not say where an entry came from. What is only in the baggage
+counts as `shekel.configure(trust=…)` says, by default for nobody.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from .. import context
+from ..scopes.outside import outside
 from ..scopes.values import as_entries
 from .inside import inside
 
@@ -89,26 +91,43 @@ def within(here: Context, added: Mapping[str, str], *, propagate: bool) -> Conte
         propagate: whether the baggage carries them too. Where it does not, it carries no other value of theirs either:
             that would be sent on as who pays.
     """
+    own = {**_own(here), **added}
+    own = {**outside.adopted(here, own), **own}
     now = here
     for key, value in added.items():
         now = baggage.set_baggage(key, value, now) if propagate else _without(key, now)
-    return Context({**now, context.SCOPE: {**_own(here), **added}})
+    return Context({**outside.sealed(now, own, here), context.SCOPE: own})
 
 
 def entries(here: Context) -> Mapping[str, str]:
-    """The scope of a context: only what this process has set itself."""
-    return _own(here)
+    """Which scope entries count for a call in this context: those of this process, before trusted ones from outside."""
+    own = _own(here)
+    others = outside.entries(here, own)
+    return {**others, **own} if others else own
 
 
 def without_scope(here: Context, keys: frozenset[str]) -> Context:
-    """The context without the baggage entries that name who pays: they are nobody's business at the provider."""
-    present = baggage.get_all(here)
-    if not present:
+    """The context without the baggage entries that name who pays: they are nobody's business at the provider.
+
+    The scope itself stays, under its private key.
+
+    Args:
+        here: any context.
+        keys: what policies ask for. Entries of the scope, the conventional ones, those that a signature names and the
+            signature itself go too, whether they are trusted or not.
+    """
+    carried = baggage.get_all(here)
+    if not carried:
         return here
-    for key in present:
-        if key in keys or key in entries(here):
-            here = baggage.remove_baggage(key, here)
-    return here
+    scope = entries(here)
+    named = outside.named(carried)
+    hidden = [key for key in carried if key in keys or key in scope or key in named]
+    if not hidden:
+        return here
+    now = here
+    for key in hidden:
+        now = baggage.remove_baggage(key, now)
+    return Context({**now, context.SCOPE: scope})
 
 
 def _own(here: Context) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from .. import faults
 from ..providers import find_endpoint
 from . import errors
 from .answers import ResultHook, passage_of
+from .hiding import passing
 from .passage import Passage
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class Door:
                 return former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
-                return former(client, cast_to, options, *args, **kwargs)
+                with passing(self.runtime):
+                    return former(client, cast_to, options, *args, **kwargs)
             if budgets := passage.patient():
                 try:
                     passage.wait(budgets)
@@ -190,7 +192,8 @@ class Door:
                 return await former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")))
             if passage is None:
-                return await former(client, cast_to, options, *args, **kwargs)
+                with passing(self.runtime):
+                    return await former(client, cast_to, options, *args, **kwargs)
             if budgets := passage.patient():
                 try:
                     await passage.await_room(budgets)

@@ -6,7 +6,7 @@ recorded in the context of the call's span, without which there are no exemplars
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from .. import faults
 from ..call import Call
+from ..scopes import counts
 from ..settlement import Cost, Outcome
 from . import names
 from .spans import decision, innermost
@@ -119,6 +120,18 @@ class Instruments:
         )
         meter.create_observable_counter(
             names.METRIC_ERRORS, [_faults], unit="{error}", description="Shekel's own faults."
+        )
+        meter.create_observable_counter(
+            names.METRIC_BAGGAGE_DROPPED,
+            [_reasons(counts.dropped)],
+            unit="{baggage}",
+            description="Baggage from outside that did not count.",
+        )
+        meter.create_observable_counter(
+            names.METRIC_SCOPE_UNRESOLVED,
+            [_reasons(counts.unresolved)],
+            unit="{request}",
+            description="Requests whose resolver gave no scope.",
         )
         for index, (name, text) in enumerate(
             (
@@ -238,6 +251,13 @@ def scope_keys(given: Iterable[str]) -> tuple[str, ...]:
 
 def _faults(options: CallbackOptions) -> Iterable[Observation]:
     return [Observation(count, {names.FAULT: place}) for place, count in list(faults.counted.items())]
+
+
+def _reasons(counted: Mapping[Any, int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(count, {names.REASON: str(reason)}) for reason, count in list(counted.items())]
+
+    return observe
 
 
 def _gauge(
