@@ -41,6 +41,7 @@ from .vocabulary import NotHereYetError
 
 if TYPE_CHECKING:
     from .doors.processor import ShekelSpanProcessor
+    from .doors.sampler import ShekelSampler
     from .instrumentor import ShekelInstrumentor
 
 __distribution__ = _package.DISTRIBUTION
@@ -65,6 +66,7 @@ __all__ = [
     "Receipt",
     "SessionBudgetExceededError",
     "ShekelInstrumentor",
+    "ShekelSampler",
     "ShekelSpanProcessor",
     "SpendVelocityExceededError",
     "TaskBudgetExceededError",
@@ -86,7 +88,11 @@ __all__ = [
 _package.warn_of_other()
 
 # The OpenTelemetry SDK and its instrumentation base are heavy: they are imported when these names are first used.
-_LAZY = {"ShekelInstrumentor": "instrumentor", "ShekelSpanProcessor": "doors.processor"}
+_LAZY = {
+    "ShekelInstrumentor": "instrumentor",
+    "ShekelSampler": "doors.sampler",
+    "ShekelSpanProcessor": "doors.processor",
+}
 
 
 def __getattr__(name: str) -> Any:

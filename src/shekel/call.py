@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import faults, late
 from .estimation import Text
 from .ledgers.base import Balance, Line
-from .providers.base import Answer, Endpoint, Request, StreamReader
+from .providers.base import Answer, Api, Request, StreamReader
 from .settlement import Cost, Failure, Outcome, assess, failed
 from .usage import Usage
 
@@ -122,6 +122,7 @@ class Call:
         "host",
         "id",
         "input_tokens",
+        "instead_of",
         "last_look",
         "left_out",
         "need",
@@ -145,6 +146,7 @@ class Call:
         "started_wall",
         "teller",
         "told",
+        "traced",
         "tries",
         "upper",
         "wall",
@@ -152,7 +154,7 @@ class Call:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Api,
         request: Request,
         *,
         gate: Gate,
@@ -245,6 +247,10 @@ class Call:
         self.adopted = False
         self.told = True
         """False where the context asked instrumentations to be silent."""
+        self.traced = False
+        """Whether a span of another instrumentation stands for the call: its tokens and its time are told there."""
+        self.instead_of: str | None = None
+        """The id of a call whose hold this one takes over."""
         self._open = [True]
 
     @property
@@ -415,6 +421,21 @@ class Call:
             self.teller.finished(self, cost)
             if self.receipt is not None:
                 self.receipt.close(self, cost)
+        return True
+
+    def withdraw(self) -> bool:
+        """Another call stands for this one: end it without a charge, and tell nothing.
+
+        What it holds goes with the admission of the other (`instead_of`). Returns whether it was still open.
+        """
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        open_calls.pop(self.id, None)
+        for claim in self.claims:
+            if claim.account is not None and claim.first:
+                claim.account.call_withdrawn(self)
         return True
 
     def _settle(self, cost: Cost) -> None:

@@ -26,6 +26,7 @@ def configure(
     trust: Literal["none", "signed", "all"] | None = None,
     baggage_keys: Secrets | Callable[[], Secrets] | None = KEEP,
     baggage_lifetime: float | None = None,
+    traced_in_strict: str | None = None,
 ) -> None:
     """Set what holds for the whole process. What is not given stays as it is.
 
@@ -54,10 +55,14 @@ def configure(
             all are accepted. None ends it. In the environment: SHEKEL_BAGGAGE_KEY_FILE, one on each line, or
             SHEKEL_BAGGAGE_KEY, separated by commas.
         baggage_lifetime: seconds for which a signature is valid once it is sent (300).
+        traced_in_strict: what a budget in strict mode does with calls that only the span of another instrumentation
+            shows, whose cost nothing bounds: "refuse" (default), or "expect": hold what they probably cost.
 
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
+    if traced_in_strict is not None:
+        the_runtime().gate.set_traced_in_strict(traced_in_strict)
     if public_message is not KEEP:
         set_text(public_message)
     the_runtime().configure(

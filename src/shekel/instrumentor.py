@@ -65,6 +65,7 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         runtime = the_runtime()
         runtime.teller.bind(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
         runtime.acquire_doors()
+        runtime.watch()
 
     def _uninstrument(self, **kwargs: Any) -> None:
         runtime = the_runtime()

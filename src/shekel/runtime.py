@@ -23,12 +23,12 @@ from .budgets import tools, wiring
 from .budgets.around import BudgetsOfContext
 from .budgets.budget import Budget
 from .budgets.claims import Claim
-from .budgets.gate import Gate
 from .budgets.limits import Mode, as_mode
 from .budgets.making import budget as make_budget
 from .budgets.making import from_spec
 from .budgets.policy import Policies, Policy
 from .budgets.scope import entries
+from .budgets.traced_gate import TracedGate
 from .call import Call, open_calls
 from .doors.stainless import SDKS, Door
 from .estimation import Estimator
@@ -37,6 +37,7 @@ from .package import version
 from .scopes import counts
 from .scopes.outside import outside
 from .settlement import Outcome
+from .telemetry import providers
 from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
@@ -63,7 +64,7 @@ class Runtime:
         self.usage_hosts = frozenset(
             host.strip() for host in os.environ.get("SHEKEL_INCLUDE_USAGE_HOSTS", "").split(",") if host.strip()
         )
-        self.gate = Gate(
+        self.gate = TracedGate(
             self.ledger,
             self.prices,
             self.estimator,
@@ -74,6 +75,8 @@ class Runtime:
         )
         self.teller = Teller(self._rows, version())
         self.teller.metric_scopes = scope_keys(os.environ.get("SHEKEL_METRIC_SCOPES", "").split(","))
+        self.traced_seen = False
+        """Whether a span of somebody else has stood for a call: until then doors need not look for one."""
         self.doors = tuple(Door(sdk, self) for sdk in SDKS)
         outside.asked = self._asked
         self._users = 0
@@ -104,6 +107,7 @@ class Runtime:
             self._users += 1
             if self._users > 1:
                 return
+            providers.tell_of_new(self.watch)
             if not self._hooked:
                 self._hooked = True
                 for door in self.doors:
@@ -124,10 +128,22 @@ class Runtime:
                 for door in self.doors:
                     door.remove()
 
+    def has_door(self, sdk: str | None) -> bool:
+        """Whether the calls of an SDK pass a door now."""
+        return sdk is not None and any(door.sdk.name == sdk and door.is_in_place for door in self.doors)
+
     @property
     def wanted(self) -> bool:
         """Whether anybody needs the doors."""
         return self._users > 0
+
+    def watch(self) -> None:
+        """A tracer provider is in use, or a new one is: calls that others trace there are to be seen from now on."""
+        try:
+            if self.wanted:
+                self.watch_provider()
+        except Exception as error:
+            faults.report("looked for tracer providers", error)
 
     # Telemetry
 

@@ -55,6 +55,19 @@ class Billing(StrEnum):
     PROBABLY = "probably"
     """A timeout, a reset, a cancellation before the first event: the provider goes on and bills."""
 
+    @classmethod
+    def of_status(cls, status: int) -> Billing:
+        """The row that an HTTP status stands in."""
+        if status in _PERHAPS:
+            return cls.PERHAPS
+        if 400 <= status < 500 or status in _NOT_BILLED:
+            return cls.NOTHING
+        return cls.PERHAPS if status >= 500 else cls.PROBABLY  # an error event inside an answer that began well
+
+
+_NOT_BILLED = frozenset({503, 529})
+_PERHAPS = frozenset({408, 409, 500, 502, 504})
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

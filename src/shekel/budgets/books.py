@@ -50,6 +50,11 @@ class Books:
             if self.peak < exposure < math.inf:
                 self.peak = exposure
 
+    def withdrawn(self, call: Call) -> None:
+        """Another call has taken its place."""
+        with locks.books:
+            self.open.pop(call.id, None)
+
     def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         """A call has ended and is charged that amount."""
         with locks.books:

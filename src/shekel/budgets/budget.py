@@ -338,6 +338,9 @@ class Budget(Steering, KnownNames):
         if self._stopped:  # it was stopped while the call was admitted
             self._halt(call, index)
 
+    def call_withdrawn(self, call: Call) -> None:
+        self._books.withdrawn(call)
+
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         self._books.settled(call, cost, amount, innermost=innermost)
 

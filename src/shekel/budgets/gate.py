@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry.context import Context
 
@@ -31,6 +31,7 @@ from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
     from ..pricing import Prices
+    from ..providers.base import Endpoint
     from .budget import Budget
 
 
@@ -83,6 +84,14 @@ class Gate(Appraisal):
         """
         if call.decided:
             return
+        self._find(call, context)
+        try:
+            self._admit(call)
+        except (BudgetExceededError, FallbackError) as refusal:
+            call.refusal = refusal
+
+    def _find(self, call: Call, context: Context) -> None:
+        """The meters that the call is charged to."""
         call.decided = True
         now = call.moment()
         call.all_claims = tuple(
@@ -91,10 +100,6 @@ class Gate(Appraisal):
         self._select(call)
         if self.forked:
             self._warn_of_fork(call)
-        try:
-            self._admit(call)
-        except (BudgetExceededError, FallbackError) as refusal:
-            call.refusal = refusal
 
     def _warn_of_fork(self, call: Call) -> None:
         if any(claim.limit is not None for claim in call.claims):
@@ -184,7 +189,7 @@ class Gate(Appraisal):
             least, most = min(call.request.min_cap, need.most), need.most
         elif sliced and not strict:
             least, most = min(first, need.least(0)), first
-        answer = self.ledger.admit(call.id, least, most, lines, call.moment())
+        answer = self.ledger.admit(call.id, least, most, lines, call.moment(), instead_of=call.instead_of)
         if isinstance(answer, Grant):
             self._granted(call, need, answer, lines, strict=strict, sliced=sliced, first=first)
         return answer
@@ -229,7 +234,7 @@ class Gate(Appraisal):
         if call.fallback_from is None:
             call.fallback_from = call.model
         body = {**(call.body or {}), "model": model}
-        call.request = call.endpoint.read_request(body)
+        call.request = cast("Endpoint", call.endpoint).read_request(body)  # only what came through a door falls back
         call.body = body
         self._select(call)
         self.estimate_input(call)

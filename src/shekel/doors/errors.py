@@ -10,9 +10,6 @@ import sys
 
 from ..settlement import Billing, Failure, Outcome
 
-_NOT_BILLED = frozenset({503, 529})
-_PERHAPS = frozenset({408, 409, 500, 502, 504})
-
 _NEVER_SENT = frozenset(
     {
         "ConnectError",
@@ -32,15 +29,7 @@ _NEVER_SENT = frozenset(
 
 def of_status(status: int, kind: str) -> Failure:
     """The failure that an HTTP status stands for."""
-    if status in _PERHAPS:
-        billing = Billing.PERHAPS
-    elif 400 <= status < 500 or status in _NOT_BILLED:
-        billing = Billing.NOTHING
-    elif status >= 500:
-        billing = Billing.PERHAPS
-    else:
-        billing = Billing.PROBABLY  # an error event inside an answer that began well
-    return Failure(kind, billing, status)
+    return Failure(kind, Billing.of_status(status), status)
 
 
 def of(error: BaseException, *, sent: bool) -> tuple[Outcome, Failure]:

@@ -54,6 +54,7 @@ class Passage:
         "_body",
         "_changed",
         "_close_hook",
+        "_former",
         "_given_back",
         "_native",
         "_native_provider",
@@ -63,6 +64,7 @@ class Passage:
         "_token",
         "call",
         "client_type",
+        "endpoint",
         "here",
         "hide_usage",
         "options",
@@ -73,6 +75,7 @@ class Passage:
 
     def __init__(self, runtime: Runtime, endpoint: Endpoint, client: Any, options: Any, stream: bool) -> None:
         self.runtime = runtime
+        self.endpoint = endpoint
         self.options = options
         self.here = ctx.current()
         self.sending: Context | None = None
@@ -111,6 +114,9 @@ class Passage:
         self._native = native_tracing(client, options)
         self._native_provider = native_provider(client) if self._native else None
         self._single = not getattr(client, "_middleware", ())
+        self._former: Call | None = None
+        if runtime.traced_seen:
+            self._stand_under()
         if stream and request.wants_usage is None and endpoint.name == "chat.completions" and not reads_bytes(options):
             self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
 
@@ -129,6 +135,16 @@ class Passage:
                 body = {**body, key: list(cast("Iterator[Any]", value))}
                 self._changed = True
         return body
+
+    def _stand_under(self) -> None:
+        """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
+        from .traced import enclosing
+
+        record = enclosing(self.here)
+        if record is not None:
+            self._former = record.take(self.call)
+            if self._former is not None:
+                self.call.instead_of = self._former.id
 
     # Admission
 
@@ -160,6 +176,8 @@ class Passage:
 
     def given_up(self) -> None:
         """The program left while the call waited."""
+        if self._former is not None:
+            self.runtime.gate.release(self._former)
         self.call.body = self._body = None
         self.call.finish(Outcome.REFUSED)
 
@@ -174,7 +192,7 @@ class Passage:
         runtime = self.runtime
         try:
             here = Context({**self.here, ctx.CALL: call})
-            if runtime.telling():
+            if runtime.telling() and not call.adopted:
                 if self._native:
                     # The SDK's own span will stand for this call, and what its start raises is swallowed.
                     runtime.watch_provider(self._native_provider)
@@ -185,6 +203,8 @@ class Passage:
                     runtime.watch_provider()
                     runtime.teller.start(call, here, scope.entries(here))
             runtime.gate.admit(call, here)  # where no processor's `on_start` ran
+            if self._former is not None:
+                runtime.gate.release(self._former)
         except Exception as error:
             faults.report("admitted a call", error)
         if call.refusal is not None:
@@ -208,10 +228,10 @@ class Passage:
         body: Mapping[str, Any] = call.body or self._body or {}
         changed = self._changed or call.fallback_from is not None
         if call.cap is not None:
-            body = call.endpoint.with_cap(body, call.cap)
+            body = self.endpoint.with_cap(body, call.cap)
             changed = True
         if self.hide_usage:
-            body = call.endpoint.with_usage(body)
+            body = self.endpoint.with_usage(body)
             changed = True
         if changed:
             options.json_data = body
@@ -236,9 +256,9 @@ class Passage:
         call = self.call
         try:
             here = scope.without_scope(self.here, self.runtime.policies.keys)
-            if call.span is not None:
+            if call.span is not None and not call.adopted:
                 here = trace.set_span_in_context(call.span, here)
-            elif here is self.here and not self._native:
+            elif here is self.here and not self._native and not call.traced:
                 return
             self.sending = Context({**here, ctx.CALL: call})
             self._token = ctx.attach(self.sending)
@@ -352,7 +372,7 @@ class Passage:
         call = self.call
         if not call.is_open or call.reader is not None:
             return
-        reader = call.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
+        reader = self.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
         response = stream.response
         is_async = hasattr(stream, "__anext__")
         receipts.issue(call, response)
@@ -377,7 +397,7 @@ class Passage:
             return
         call = self.call
         receipts.issue(call, parsed)
-        answer = call.endpoint.read_answer(parsed)
+        answer = self.endpoint.read_answer(parsed)
         self._answers[answer.id or ""] = answer
         call.answer = merged(self._answers)
 

@@ -1,22 +1,24 @@
 """ShekelSpanProcessor: where a span that stands for a call starts.
 
 It admits a call of our own doors when its span starts, and adopts the span that an SDK starts for a call that a door
-has admitted already. It never waits, asks or raises: a refusal is left in the call for its door.
+has admitted already: there it never waits, asks or raises, and a refusal is left in the call for its door. Spans of
+other instrumentations that stand for calls are the second door (`traced`): what they may not send, they are told where
+their span starts.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from .. import context as ctx
-from .. import faults
+from .. import dialects, faults
 from ..call import Call
 from ..telemetry import names
 from ..telemetry.spans import adopt, request_attributes
-from . import errors
+from . import errors, traced
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -26,10 +28,12 @@ class ShekelSpanProcessor(SpanProcessor):
     """Reads the meters of the scopes in a span's context, and admits the call that the span stands for.
 
     `ShekelInstrumentor().instrument()` adds one to each tracer provider in use; it can also be added by hand, with
-    `provider.add_span_processor(ShekelSpanProcessor())`. Several on one provider do no harm.
+    `provider.add_span_processor(ShekelSpanProcessor())`. Several on one provider do no harm. One that was added by hand
+    works on its own, without `instrument()` too; the others rest while nobody needs Shekel.
     """
 
     def __init__(self, runtime: Runtime | None = None) -> None:
+        self._by_hand = runtime is None
         if runtime is None:
             from ..runtime import the_runtime
 
@@ -37,20 +41,33 @@ class ShekelSpanProcessor(SpanProcessor):
         self._runtime = runtime
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Admit, or adopt. Anything else that starts is none of our business."""
-        here = ctx.current() if parent_context is None else parent_context
-        call = here.get(ctx.CALL)
-        if not isinstance(call, Call) or not call.is_open:
-            return
+        """Admit, or adopt. A span that stands for no call is none of our business.
+
+        Raises:
+            BudgetExceededError: the call behind a span of another instrumentation may not be sent. The span is ended.
+        """
+        refusal = None
         try:
-            if not call.decided:
-                self._runtime.gate.admit(call, here)
-            elif call.span is None and _is_native(span):
-                span.set_attributes(request_attributes(call, self._runtime.scope_of(here)))
-                adopt(call, span, errors.being_handled)
-                self._runtime.teller.admitted(call)
+            refusal = self._started(span, ctx.current() if parent_context is None else parent_context)
         except Exception as error:
             faults.report("looked at a span that started", error)
+        if refusal is not None:
+            raise refusal
+
+    def _started(self, span: Span, here: Context) -> Exception | None:
+        runtime = self._runtime
+        call = here.get(ctx.CALL)
+        if isinstance(call, Call) and call.is_open:
+            if not call.decided:
+                runtime.gate.admit(call, here)
+            elif call.span is None and _stands_for(span):
+                span.set_attributes(request_attributes(call, runtime.scope_of(here)))
+                adopt(call, span, errors.being_handled)
+                runtime.teller.admitted(call)
+            return None
+        if self._by_hand or runtime.wanted:
+            return traced.begin(runtime, span, here, told=self._by_hand or runtime.telling())
+        return None
 
     def on_end(self, span: ReadableSpan) -> None:
         """Nothing: a span is frozen here."""
@@ -63,6 +80,11 @@ class ShekelSpanProcessor(SpanProcessor):
         return True
 
 
-def _is_native(span: Any) -> bool:
+def _stands_for(span: Span) -> bool:
+    """Whether it is the SDK's own span of the call that it started in, or another instrumentation's."""
     scope = getattr(span, "instrumentation_scope", None)
-    return scope is not None and scope.name == names.ANTHROPIC_SCOPE
+    name = "" if scope is None else scope.name or ""
+    return (
+        name == names.ANTHROPIC_SCOPE
+        or dialects.find(dialects.Seen(name, span.name, span.attributes or {})) is not None
+    )

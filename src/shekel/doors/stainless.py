@@ -71,6 +71,11 @@ class Door:
         self._installations = 0
         self._placed: list[tuple[type, str, Any, Any]] = []
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether calls of the SDK pass here."""
+        return bool(self._placed)
+
     def install(self, module: Any) -> bool:
         """Wrap the seams of an imported `_base_client`. Returns whether they are there.
 

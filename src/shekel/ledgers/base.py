@@ -113,14 +113,23 @@ class Ledger(Protocol):
     """Corrections that came after their meter had started anew, and changed nothing."""
 
     def admit(
-        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+        self,
+        call: str,
+        need: int,
+        want: int,
+        lines: Sequence[Line],
+        now: int = 0,
+        *,
+        force: bool = False,
+        instead_of: str | None = None,
     ) -> Grant | Refusal:
         """Take a hold for a call on all its meters, or on none.
 
         Grants the largest g with need ≤ g ≤ want for which `settled + held + base + g × rate ≤ limit` on every line
         that has a limit and is in no shadow group; each meter then holds `base + g × rate`. Refuses if and only if even
         g = need does not fit. With `force` the hold is taken at `need` even where that does not fit, by shadow groups
-        too: so is charged what is not asked for beforehand.
+        too: so is charged what is not asked for beforehand. `instead_of` names a call that is released in the same
+        step, whatever comes of it: the room that it held is free for this one, and for nobody before it.
 
         A call id that already holds gets its old grant again; one that was settled or released gets Grant(0) with
         nothing held.

@@ -73,10 +73,20 @@ class MemoryLedger:
         return len(self._meters.cells)
 
     def admit(
-        self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
+        self,
+        call: str,
+        need: int,
+        want: int,
+        lines: Sequence[Line],
+        now: int = 0,
+        *,
+        force: bool = False,
+        instead_of: str | None = None,
     ) -> Grant | Refusal:
         """Take a hold for a call on all its meters, or on none. A `want` below `need` counts as `need`."""
         with self._lock:
+            if instead_of is not None:
+                self.release(instead_of, now)
             present = self._open.get(call)
             if present is not None:
                 return Grant(present[0], present[2])

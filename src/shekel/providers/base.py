@@ -112,18 +112,25 @@ class StreamReader(Protocol):
         ...
 
 
-class Endpoint(Protocol):
-    """One billable API.
+class Api(Protocol):
+    """What every billable call says of the API that is called.
 
     Attributes:
-        name: "chat.completions", "responses", "messages".
+        name: "chat.completions", "responses", "messages"; "span" where only a span shows the call.
         provider: the `gen_ai.provider.name` value.
         operation: the `gen_ai.operation.name` value.
     """
 
-    name: str
-    provider: str
-    operation: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+
+
+class Endpoint(Api, Protocol):
+    """One billable API, whose requests and answers pass through a door."""
 
     def read_request(self, body: Mapping[str, Any]) -> Request:
         """The facts of a request body (sentinels such as `Omit` and `NotGiven` count as absent)."""

@@ -145,6 +145,9 @@ class Instruments:
     def record(self, call: Call, cost: Cost, context: Context | None, scopes: tuple[str, ...] = ()) -> None:
         """Record a call that has ended.
 
+        Where a span of another instrumentation stands for it, the conventions' histograms of tokens and times are that
+        instrumentation's to record: two of them would count twice. Ours are what it does not know: money and budgets.
+
         Args:
             scopes: the keys of its scope that go on the counters of money, tokens and calls.
         """
@@ -165,12 +168,12 @@ class Instruments:
             self._calls.add(1, series.plus(names.OUTCOME, call.outcome.value, scoped), context)
         if call.outcome is Outcome.REFUSED:
             return
-        if call.ended is not None:
+        if call.ended is not None and not call.traced:
             self._duration.record(call.ended - call.started, plain, context)
-        if call.first_chunk is not None:
+        if call.first_chunk is not None and not call.traced:
             self._first_chunk.record(call.first_chunk - call.started, common, context)
         if cost.usage is not None:
-            self._record_tokens(series, cost.usage, context, scoped)
+            self._record_tokens(series, cost.usage, context, scoped, told_elsewhere=call.traced)
         if not cost.priced:
             self._unpriced.add(1, common, context)
         elif cost.spent:
@@ -193,9 +196,12 @@ class Instruments:
             series = self._series[key] = _Series(*key)
         return series
 
-    def _record_tokens(self, series: _Series, usage: Usage, context: Context | None, scoped: Scoped) -> None:
-        self._tokens.record(usage.input, series.plus(names.TOKEN_TYPE, "input"), context)
-        self._tokens.record(usage.output, series.plus(names.TOKEN_TYPE, "output"), context)
+    def _record_tokens(
+        self, series: _Series, usage: Usage, context: Context | None, scoped: Scoped, *, told_elsewhere: bool
+    ) -> None:
+        if not told_elsewhere:
+            self._tokens.record(usage.input, series.plus(names.TOKEN_TYPE, "input"), context)
+            self._tokens.record(usage.output, series.plus(names.TOKEN_TYPE, "output"), context)
         self._all_tokens.add(usage.input, series.plus(names.TOKEN_TYPE, "input", scoped), context)
         self._all_tokens.add(usage.output, series.plus(names.TOKEN_TYPE, "output", scoped), context)
         for count, kind in (

@@ -219,25 +219,46 @@ def adopt(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None
         span: somebody else's span that has just started.
         failing: the failure that is being handled when the span ends, if the door has not been told yet.
     """
-    call.span = span
-    call.span_context = span.get_span_context()
-    call.adopted = True
+    stand_for(call, span)
     end = span.end
 
     def end_with_cost(*args: Any, **kwargs: Any) -> None:
         try:
-            if span.is_recording():
-                cost, outcome = call.cost, call.outcome
-                if cost is None or outcome is None:
-                    reader = call.reader
-                    answer = call.answer if reader is None else reader.answer()
-                    complete = answer is not None and (reader is None or reader.terminal)
-                    failure = failing() if answer is None and reader is None else None
-                    outcome = Outcome.COMPLETE if complete else Outcome.CLOSED if failure is None else Outcome.FAILED
-                    cost = assess(call, outcome, answer, failure)
-                write_end(call, span, cost, outcome, own=False)
+            write_now(call, span, failing)
         except Exception as error:
             faults.report("wrote on an adopted span", error)
         end(*args, **kwargs)
 
     span.end = end_with_cost  # type: ignore[method-assign]
+
+
+def stand_for(call: Call, span: Span) -> None:
+    """Somebody else's span stands for the call: no span of ours is started, and that one is not ours to end."""
+    call.span = span
+    call.span_context = span.get_span_context()
+    call.adopted = True
+
+
+def write_now(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None:
+    """Write the call's state at this moment on a span that is about to end; see `adopt`."""
+    if not span.is_recording():
+        return
+    cost, outcome = call.cost, call.outcome
+    if cost is None or outcome is None:
+        reader = call.reader
+        answer = call.answer if reader is None else reader.answer()
+        complete = answer is not None and (reader is None or reader.terminal)
+        failure = failing() if answer is None and reader is None else None
+        outcome = Outcome.COMPLETE if complete else Outcome.CLOSED if failure is None else Outcome.FAILED
+        cost = assess(call, outcome, answer, failure)
+    write_end(call, span, cost, outcome, own=False)
+
+
+def write_traced(call: Call, span: Span, cost: Cost, outcome: Outcome) -> None:
+    """What a traced call cost and what was decided of it, on the span that alone shows it. What that says stays."""
+    attributes: dict[str, Any] = {names.OUTCOME: outcome.value}
+    _money(attributes, cost)
+    _budget(attributes, call, cost)
+    if call.refusal is not None:
+        _error(attributes, call, None, span, own=False)
+    span.set_attributes(attributes)

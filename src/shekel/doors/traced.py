@@ -1,0 +1,287 @@
+"""Traced calls: spans of other instrumentations that stand for calls, from their start to their end.
+
+Theory of operation. When an inference span starts, one of three admits the call behind it:
+
+    an instrumentation of an SDK that has a door    the door does, which sees the same request and all of it
+    a provider whose SDK has a door                 the span holds what there is, and the first call that comes through
+                                                    the door under it takes that hold over
+    anybody else                                    the span holds its expected cost, or is refused
+
+A refused span is marked, ended, and the error raised where the span was to start: so the call is not sent. When a span
+ends that no other call has taken over, it is priced by what it says then, settled, and the cost written on it. Spans
+inside each other are one call: the innermost. A span that is collected without having ended ends as dropped.
+
+`Mark`: the span itself carries its record, and spans below it carry that of the inference that they are in. So nothing
+has to be kept or cleaned up beside the spans.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from .. import context as ctx
+from .. import dialects, faults, late, locks
+from ..budgets.around import patient
+from ..budgets.scope import entries
+from ..budgets.traced import Way
+from ..call import Call
+from ..dialects.base import Asked, Dialect, Seen, SpanApi
+from ..dialects.ends import failure_of
+from ..settlement import Cost, Outcome, assess
+from ..telemetry.spans import stand_for, write_now, write_traced
+from . import errors
+
+if TYPE_CHECKING:
+    from ..runtime import Runtime
+
+_MARK = "_shekel_traced"
+_DOORS_SEE = frozenset({"chat"})
+"""Operations that the doors of SDKs know; the others of the same SDK only the span shows."""
+
+
+def begin(runtime: Runtime, span: Any, here: Context, *, told: bool) -> Exception | None:
+    """A span of somebody else starts. Returns why the call behind it may not be sent, once its span is ended."""
+    if getattr(span, _MARK, None) is not None:  # another processor of ours was here
+        return None
+    outer = enclosing(here)
+    seen = _see(span)
+    found = dialects.find(seen)
+    if found is None:
+        if dialects.may_become(seen):
+            TracedSpan(runtime, span, here, outer, told=told)
+        elif outer is not None:
+            setattr(span, _MARK, outer)
+        return None
+    record = TracedSpan(runtime, span, here, outer, told=told)
+    return record.admit(*found)
+
+
+def enclosing(here: Context) -> TracedSpan | None:
+    """The open inference span that a context is in, if a processor of ours has seen it."""
+    record = getattr(trace.get_current_span(here), _MARK, None)
+    return record if isinstance(record, TracedSpan) and record.is_open else None
+
+
+class TracedSpan:
+    """The record of one span of somebody else.
+
+    Args:
+        runtime: the parts that a call needs.
+        span: which has just started.
+        here: the context that it started in.
+        outer: the inference span that it is in.
+        told: whether anything is to be written or recorded.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span", "_standing",
+                 "_taken", "_told", "runtime")  # fmt: skip
+
+    def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
+        self.runtime = runtime
+        self._span: Any = span
+        self._here = _with_budgets(here)
+        self._outer = outer
+        self._told = told and not ctx.suppressed(here)
+        self._dialect: Dialect | None = None
+        self._call: Call | None = None
+        self._standing: Call | None = None
+        self._taken = False
+        self._first = [True]
+        self._open = [True]
+        self._end = span.end
+        span.end = self._ended
+        setattr(span, _MARK, self)
+        runtime.traced_seen = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the span has not ended."""
+        return bool(self._open)
+
+    # The start
+
+    def admit(self, dialect: Dialect, asked: Asked) -> Exception | None:
+        """Admit the call behind the span, or leave that to its door."""
+        self._dialect = dialect
+        call = self._call = self._made(asked)
+        way = self._way(asked)
+        if self._told and call.scope:
+            present = self._span.attributes or {}
+            self._span.set_attributes({key: value for key, value in call.scope.items() if key not in present})
+        if way is None:
+            return None
+        if self._decide(call, way) and call.refusal is None:
+            call.opened()
+        return None if call.refusal is None else self._refuse(call, call.refusal)
+
+    def _made(self, asked: Asked) -> Call:
+        runtime = self.runtime
+        call = Call(
+            SpanApi(asked.provider, asked.operation),
+            asked.request,
+            gate=runtime.gate,
+            teller=runtime.teller,
+            now=time.perf_counter,
+            wall=time.time,
+            provider=asked.provider,
+            host=asked.host,
+            port=asked.port,
+        )
+        call.traced = True
+        call.told = self._told
+        call.scope = entries(self._here)
+        return call
+
+    def _way(self, asked: Asked) -> Way | None:
+        """Who admits the call; None where a door does."""
+        if asked.operation in _DOORS_SEE:
+            scope = _scope_of(self._span)
+            if self.runtime.has_door(dialects.sdk_of(scope)):
+                return None
+            if self.runtime.has_door(dialects.usual_sdk(asked.provider)):
+                return None if patient(self._here) else Way.DOOR
+        return Way.ALONE
+
+    def _decide(self, call: Call, way: Way) -> bool:
+        """Ask the gate. The first inference inside another takes its hold over."""
+        former = None if self._outer is None else self._outer.take()
+        if former is not None:
+            call.instead_of = former.id
+        gate = self.runtime.gate
+        decided = gate.admit_traced(call, self._here, way)
+        if former is not None and decided:
+            gate.release(former)
+        return decided
+
+    def _refuse(self, call: Call, refusal: Exception) -> Exception:
+        self._open.clear()
+        call.adopted = True
+        call.span = self._span
+        call.finish(Outcome.REFUSED)
+        if self._told:
+            write_traced(call, self._span, call.cost or Cost(), Outcome.REFUSED)
+        self._let_go()
+        call.span = None
+        self._end()
+        return refusal
+
+    # While it is open
+
+    def take(self, call: Call | None = None) -> Call | None:
+        """Another call stands for this one from now on: that of a door, or of a span inside.
+
+        The first to come takes over what is held. A door's call gets the span, too: it tells on it, and starts none.
+
+        Args:
+            call: the door's; None where it is a span's.
+
+        Returns:
+            the call whose hold is to be taken over, by its id, and released then; None if there is none.
+        """
+        self._taken = True
+        try:
+            self._first.pop()
+        except IndexError:
+            return None
+        if call is not None and self._dialect is not None and self._span.is_recording():
+            call.traced = True
+            if self._told:
+                stand_for(call, self._span)
+            self._standing = call
+        former = self._call
+        if former is None or not former.decided:
+            return None
+        return former if former.withdraw() else None
+
+    # The end
+
+    def _ended(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            self._finish()
+        except Exception as error:
+            faults.report("charged what a span shows", error)
+        self._let_go()
+        self._end(*args, **kwargs)
+
+    def _finish(self) -> None:
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        span = self._span
+        if self._taken:
+            standing = self._standing
+            if standing is not None and self._told:
+                write_now(standing, span, errors.being_handled)
+            return
+        if not span.is_recording():
+            return
+        seen = _see(span)
+        found = dialects.find(seen)
+        if found is not None:
+            self._dialect, asked = found
+        if self._dialect is None:
+            return  # it was no inference after all
+        call = self._call
+        if call is None:
+            call = self._call = self._made(asked)
+        elif found is not None:
+            self.runtime.gate.revise(call, asked.request)
+        if not call.decided:
+            self._decide(call, Way.AFTERWARDS)
+        self._settle(call, seen)
+
+    def _settle(self, call: Call, seen: Seen) -> None:
+        assert self._dialect is not None
+        span = self._span
+        answer = self._dialect.answered(seen)
+        failure = failure_of(span, seen)
+        outcome = Outcome.COMPLETE if failure is None else Outcome.FAILED
+        # An answer that counts nothing says nothing of its length either: what is expected is charged.
+        counted = None if answer.usage is None else answer
+        if locks.busy():  # a finaliser ended the span in the middle of a step of ours
+            cost = assess(call, outcome, counted, failure)
+            late.put(partial(call.finish, outcome, answer=counted, failure=failure))
+        else:
+            call.adopted = True
+            call.span = span
+            call.finish(outcome, answer=counted, failure=failure)
+            call.span = None  # who keeps the call keeps no span
+            cost = call.cost or Cost()
+        if self._told:
+            write_traced(call, span, cost, outcome)
+
+    def _let_go(self) -> None:
+        """The span holds this record, which holds the span: undo it, so that both go without a collection."""
+        if self._span is not None:
+            self._span.__dict__.pop("end", None)
+            self._span = None
+        self._outer = None
+
+    def __del__(self) -> None:
+        call = self._call
+        if self._open and not self._taken and call is not None and call.decided and call.is_open:
+            late.put(partial(call.finish, Outcome.DROPPED))
+
+
+def _see(span: Any) -> Seen:
+    return Seen(_scope_of(span), span.name, span.attributes or {})
+
+
+def _scope_of(span: Any) -> str:
+    scope = getattr(span, "instrumentation_scope", None)
+    return "" if scope is None else scope.name or ""
+
+
+def _with_budgets(here: Context) -> Context:
+    """The context, with the budgets of the blocks that the program is in, where whoever traces gave none of them."""
+    now = ctx.current()
+    if ctx.BUDGETS in here or ctx.BUDGETS not in now:
+        return here
+    more = {key: now[key] for key in (ctx.BUDGETS, ctx.LAST_CALL) if key in now}
+    return Context({**here, **more})
