@@ -108,11 +108,12 @@ class TracedGate(Gate):
             self._granted(call, need, answer, lines, strict=False, sliced=most > 0, first=0)
         return answer
 
-    def revise(self, call: Call, request: Request) -> None:
+    def revise(self, call: Call, request: Request, provider: str) -> None:
         """What the span says of the request now that it ends: meters that count its model count this call too."""
-        if request == call.request:
+        if request == call.request and provider == call.provider:
             return
-        renamed = request.model != call.model
+        renamed = request.model != call.model or provider != call.provider
+        call.provider = provider
         call.request = request
         self.estimate_input(call)
         if renamed and call.decided:

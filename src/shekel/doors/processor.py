@@ -84,7 +84,6 @@ def _stands_for(span: Span) -> bool:
     """Whether it is the SDK's own span of the call that it started in, or another instrumentation's."""
     scope = getattr(span, "instrumentation_scope", None)
     name = "" if scope is None else scope.name or ""
-    return (
-        name == names.ANTHROPIC_SCOPE
-        or dialects.find(dialects.Seen(name, span.name, span.attributes or {})) is not None
-    )
+    if name in (names.ANTHROPIC_SCOPE, names.SCOPE):
+        return name != names.SCOPE  # a span that our own teller is just starting is no adopted one
+    return dialects.find(dialects.Seen(name, span.name, span.attributes or {})) is not None

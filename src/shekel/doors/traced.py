@@ -18,6 +18,7 @@ has to be kept or cleaned up beside the spans.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from ..call import Call
 from ..dialects.base import Asked, Dialect, Seen, SpanApi
 from ..dialects.ends import failure_of
 from ..settlement import Cost, Outcome, assess
+from ..telemetry import names
 from ..telemetry.spans import stand_for, write_now, write_traced
 from . import errors
 
@@ -50,9 +52,9 @@ def begin(runtime: Runtime, span: Any, here: Context, *, told: bool) -> Exceptio
         return None
     outer = enclosing(here)
     seen = _see(span)
-    found = dialects.find(seen)
+    found = None if seen.scope == names.SCOPE else dialects.find(seen)
     if found is None:
-        if dialects.may_become(seen):
+        if seen.scope != names.SCOPE and dialects.may_become(seen):
             TracedSpan(runtime, span, here, outer, told=told)
         elif outer is not None:
             setattr(span, _MARK, outer)
@@ -93,7 +95,7 @@ class TracedSpan:
         self._taken = False
         self._first = [True]
         self._open = [True]
-        self._end = span.end
+        self._end: Callable[..., None] = span.end
         span.end = self._ended
         setattr(span, _MARK, self)
         runtime.traced_seen = True
@@ -165,9 +167,8 @@ class TracedSpan:
         call.finish(Outcome.REFUSED)
         if self._told:
             write_traced(call, self._span, call.cost or Cost(), Outcome.REFUSED)
-        self._let_go()
         call.span = None
-        self._end()
+        self._let_go()()
         return refusal
 
     # While it is open
@@ -205,8 +206,8 @@ class TracedSpan:
             self._finish()
         except Exception as error:
             faults.report("charged what a span shows", error)
-        self._let_go()
-        self._end(*args, **kwargs)
+        if self._span is not None:
+            self._let_go()(*args, **kwargs)
 
     def _finish(self) -> None:
         try:
@@ -231,7 +232,9 @@ class TracedSpan:
         if call is None:
             call = self._call = self._made(asked)
         elif found is not None:
-            self.runtime.gate.revise(call, asked.request)
+            call.endpoint = SpanApi(asked.provider, asked.operation)
+            call.host, call.port = asked.host, asked.port
+            self.runtime.gate.revise(call, asked.request, asked.provider)
         if not call.decided:
             self._decide(call, Way.AFTERWARDS)
         self._settle(call, seen)
@@ -256,17 +259,22 @@ class TracedSpan:
         if self._told:
             write_traced(call, span, cost, outcome)
 
-    def _let_go(self) -> None:
-        """The span holds this record, which holds the span: undo it, so that both go without a collection."""
-        if self._span is not None:
-            self._span.__dict__.pop("end", None)
-            self._span = None
-        self._outer = None
+    def _let_go(self) -> Callable[..., None]:
+        """Hand out what ends the span, and let go of it. It holds this record: both are to go without a collection."""
+        span, end = self._span, self._end
+        span.__dict__.pop("end", None)
+        self._span = self._outer = None
+        self._end = _ended_before
+        return end
 
     def __del__(self) -> None:
         call = self._call
         if self._open and not self._taken and call is not None and call.decided and call.is_open:
             late.put(partial(call.finish, Outcome.DROPPED))
+
+
+def _ended_before(*args: Any, **kwargs: Any) -> None:
+    """An ended span ends no more."""
 
 
 def _see(span: Any) -> Seen:
