@@ -46,28 +46,24 @@ class ShekelSpanProcessor(SpanProcessor):
         Raises:
             BudgetExceededError: the call behind a span of another instrumentation may not be sent. The span is ended.
         """
-        refusal = None
-        try:
-            refusal = self._started(span, ctx.current() if parent_context is None else parent_context)
-        except Exception as error:
-            faults.report("looked at a span that started", error)
-        if refusal is not None:
-            raise refusal
-
-    def _started(self, span: Span, here: Context) -> Exception | None:
+        here = ctx.current() if parent_context is None else parent_context
         runtime = self._runtime
         call = here.get(ctx.CALL)
-        if isinstance(call, Call) and call.is_open:
-            if not call.decided:
+        refusal = None
+        try:
+            if not isinstance(call, Call) or not call.is_open:
+                if self._by_hand or runtime.wanted:
+                    refusal = traced.begin(runtime, span, here, told=self._by_hand or runtime.telling())
+            elif not call.decided:
                 runtime.gate.admit(call, here)
             elif call.span is None and _stands_for(span):
                 span.set_attributes(request_attributes(call, runtime.scope_of(here)))
                 adopt(call, span, errors.being_handled)
                 runtime.teller.admitted(call)
-            return None
-        if self._by_hand or runtime.wanted:
-            return traced.begin(runtime, span, here, told=self._by_hand or runtime.telling())
-        return None
+        except Exception as error:
+            faults.report("looked at a span that started", error)
+        if refusal is not None:
+            raise refusal
 
     def on_end(self, span: ReadableSpan) -> None:
         """Nothing: a span is frozen here."""
