@@ -26,7 +26,8 @@ from .budgets.claims import Claim
 from .budgets.limits import Mode, as_mode
 from .budgets.making import budget as make_budget
 from .budgets.making import from_spec
-from .budgets.policy import Policies, Policy
+from .budgets.policies import Policies
+from .budgets.policy import Policy
 from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
 from .call import Call, open_calls

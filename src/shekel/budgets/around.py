@@ -29,7 +29,7 @@ def patient(here: Context) -> list[Budget]:
 class BudgetsOfContext:
     """The payer for the blocks around a call."""
 
-    def claims(self, here: Context, now: float) -> Iterable[Claim]:
+    def claims(self, here: Context, now: float, *, provider: str | None = None) -> Iterable[Claim]:
         opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
         stack = around(here)
         if len(stack) == 1:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..pricing import Quote
     from ..settlement import Cost
     from .parts import Part
+    from .standing import Row
 
 
 class AtLimit(StrEnum):
@@ -100,6 +101,10 @@ class Claim(NamedTuple):
     """Which limit of its budget it stands for; -1 for a part of it."""
     part: Part | None = None
     """Set where the limit is a part's (`Budget.node`), which has an error of its own."""
+    models: tuple[str, ...] = ()
+    """Patterns, one of which the model must match beside `model`; none for every model."""
+    row: Row | None = None
+    """Set where the limit is a policy's."""
 
     @property
     def votes(self) -> bool:
@@ -117,19 +122,26 @@ class Claim(NamedTuple):
         return self.limit is not None and self.unit is not Unit.CALLS
 
     @property
+    def whose(self) -> Hashable:
+        """What the claims of one budget have in common; of a policy, those of one value."""
+        return (self.name, self.scope) if self.account is None else id(self.account)
+
+    @property
     def shadow(self) -> Hashable | None:
         """The group of a budget that would refuse, and does not."""
-        return id(self.account) if self.at_limit is AtLimit.SHADOW else None
+        return self.whose if self.at_limit is AtLimit.SHADOW else None
 
     def counts(self, model: str) -> bool:
         """Whether a call of that model is charged to it."""
-        return self.model is None or _models(self.model).fullmatch(model) is not None
+        if self.model is not None and _models(self.model).fullmatch(model) is None:
+            return False
+        return not self.models or any(_models(each).fullmatch(model) is not None for each in self.models)
 
 
 class Payer(Protocol):
     """A source of claims: the budgets of the context, the policies."""
 
-    def claims(self, context: Context, now: float) -> Iterable[Claim]: ...
+    def claims(self, context: Context, now: float, *, provider: str | None = None) -> Iterable[Claim]: ...
 
 
 @lru_cache(maxsize=256)

@@ -25,7 +25,7 @@ def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
         for fallback in claim.fallbacks:
             same_provider(call, fallback)
         # A rate or the cap of a part is used up and free again: neither says how much of the budget is left.
-        mine = [c for c in call.claims if c.account is claim.account and c.rate_of is None and c.number >= 0]
+        mine = [c for c in call.claims if c.whose == claim.whose and c.rate_of is None and c.number >= 0]
         share = max((_share(call, each, ledger) for each in mine), default=0.0)
         reached = [fallback for fallback in claim.fallbacks if share >= fallback.at]
         if reached:
@@ -38,7 +38,7 @@ def owner(call: Call, refusing: Claim | None) -> Claim | None:
     if refusing is None:
         return None
     for claim in call.claims:
-        if claim.fallbacks and claim.account is refusing.account:
+        if claim.fallbacks and claim.whose == refusing.whose:
             return claim
     return None
 

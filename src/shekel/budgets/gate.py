@@ -95,7 +95,11 @@ class Gate(Appraisal):
         call.decided = True
         now = call.moment()
         call.all_claims = tuple(
-            {c.meter: c for payer in self.payers for c in payer.claims(context, now / 1_000_000)}.values()
+            {
+                c.meter: c
+                for payer in self.payers
+                for c in payer.claims(context, now / 1_000_000, provider=call.provider)
+            }.values()
         )
         self._select(call)
         if self.forked:
@@ -114,7 +118,7 @@ class Gate(Appraisal):
     def _select(self, call: Call) -> None:
         """Only the meters that count calls of this model; a fallback may change which they are."""
         claims = call.all_claims
-        if any(c.model is not None or c.unit is Unit.TOOL_CALLS for c in claims):
+        if any(c.model is not None or c.models or c.unit is Unit.TOOL_CALLS for c in claims):
             claims = tuple(c for c in claims if c.unit is not Unit.TOOL_CALLS and c.counts(call.model))
         call.claims = claims
 
@@ -314,6 +318,8 @@ class Gate(Appraisal):
         assert claim.limit is not None
         if claim.meter in call.overdrawn and balance.settled > claim.limit:
             call.aftermath = refusals.finished(call, claim, balance)
+        if claim.row is not None:
+            claim.row.settled(call, claim, balance, now)
         if claim.unit is not Unit.USD:
             return
         self.gauges.watch(claim, balance)

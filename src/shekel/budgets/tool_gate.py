@@ -66,7 +66,7 @@ def charge_tool(
                 charges.append(_Charge(budget.loops.line(name, votes=stops), claim, budget.loops))
         if claim.unit is Unit.TOOL_CALLS:
             charges.append(_Charge(line(claim, 1), claim))
-        elif claim.unit is Unit.USD and claim.model is None and (amount := price(budget)):
+        elif claim.unit is Unit.USD and claim.model is None and not claim.models and (amount := price(budget)):
             # A free run asks nothing of the money: also where too much of it is spent, it goes on.
             charges.append(_Charge(line(claim, amount), claim))
     left_out = _take(ledger, charges, name, price, now)
