@@ -57,6 +57,7 @@ def test_every_block_runs_and_prints_what_it_says(
     block: str, provider: FakeProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given: dict[str, Any] = {  # what the text leaves to the reader, once it has been shown
+        "__name__": "__main__",
         "shekel": shekel,
         "budget": shekel.budget,
         "client": openai.OpenAI(),

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from .doors.processor import ShekelSpanProcessor
     from .doors.sampler import ShekelSampler
     from .instrumentor import ShekelInstrumentor
+    from .scopes.asgi import ScopeMiddleware
+    from .scopes.wsgi import WsgiScopeMiddleware
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "NotHereYetError",
     "Policy",
     "Receipt",
+    "ScopeMiddleware",
     "SessionBudgetExceededError",
     "ShekelInstrumentor",
     "ShekelSampler",
@@ -74,6 +77,7 @@ __all__ = [
     "ToolBudgetExceededError",
     "UnboundedCallError",
     "UnpricedModelError",
+    "WsgiScopeMiddleware",
     "budget",
     "call_of",
     "configure",
@@ -89,9 +93,11 @@ _package.warn_of_other()
 
 # The OpenTelemetry SDK and its instrumentation base are heavy: they are imported when these names are first used.
 _LAZY = {
+    "ScopeMiddleware": "scopes.asgi",
     "ShekelInstrumentor": "instrumentor",
     "ShekelSampler": "doors.sampler",
     "ShekelSpanProcessor": "doors.processor",
+    "WsgiScopeMiddleware": "scopes.wsgi",
 }
 
 

@@ -33,6 +33,9 @@ LIFETIME = 300
 REMEMBERED = 1_024
 """How many requests' baggage is remembered, so that it is looked at once."""
 
+LONGEST_HEADER = 8_192
+"""The most bytes of baggage. Source: W3C Baggage, "Limits", and `W3CBaggagePropagator._MAX_HEADER_LENGTH`."""
+
 STANDARD = frozenset(KEYS.values())
 _BAGGAGE: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _NONE: Mapping[str, str] = {}
@@ -211,6 +214,13 @@ class Outside:
             key,
             ", and is not validly signed" if self.trust is Trust.SIGNED else "",
         )
+
+    def header(self, text: str | None) -> None:
+        """A request's baggage header, of which OpenTelemetry drops what is too long or not ASCII before we see it."""
+        if text is not None and len(text) > LONGEST_HEADER:
+            drop(Drop.OVERSIZED)
+        elif text is not None and not text.isascii():
+            drop(Drop.MALFORMED)
 
     # What is sent on
 
