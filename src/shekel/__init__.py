@@ -35,6 +35,7 @@ from .budgets.tools import tool
 from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import reconcile
+from .doors.scoped import scoped_client
 from .receipts import Receipt, call_of
 from .scopes.scoped import scoped
 from .vocabulary import NotHereYetError
@@ -85,6 +86,7 @@ __all__ = [
     "reconcile",
     "scope",
     "scoped",
+    "scoped_client",
     "tool",
     "with_budget",
 ]

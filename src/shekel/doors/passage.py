@@ -29,6 +29,7 @@ from . import errors
 from .answers import ResultHook, decoded, is_stream, merged
 from .client import destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
 from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
+from .scoped import context_of
 from .tee import Unread, async_tee, drop_unread, sync_tee
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Passage:
         self.runtime = runtime
         self.endpoint = endpoint
         self.options = options
-        self.here = ctx.current()
+        self.here = context_of(client)
         self.sending: Context | None = None
         self.hide_usage = False
         self.reading = False
