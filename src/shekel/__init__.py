@@ -26,6 +26,7 @@ from .budgets.part_errors import (
     SpendVelocityExceededError,
     TaskBudgetExceededError,
     ToolBudgetExceededError,
+    ToolSpendExceededError,
 )
 from .budgets.policy import Policy, per
 from .budgets.scope import scope
@@ -76,6 +77,7 @@ __all__ = [
     "TaskBudgetExceededError",
     "TemporalBudget",
     "ToolBudgetExceededError",
+    "ToolSpendExceededError",
     "UnboundedCallError",
     "UnpricedModelError",
     "WsgiScopeMiddleware",

@@ -122,6 +122,7 @@ class Call:
         "host",
         "id",
         "input_tokens",
+        "inside",
         "instead_of",
         "last_look",
         "left_out",
@@ -242,6 +243,8 @@ class Call:
         self.cost: Cost | None = None
         self.scope: Mapping[str, str] = {}
         """Who pays: the entries of the scope that the call was made in."""
+        self.inside: Mapping[str, str] = {}
+        """The agent, tool and workflow that the call was made in, by the attributes that name them, where known."""
         self.span: Any = None
         self.span_context: Any = None
         self.adopted = False

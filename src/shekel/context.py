@@ -23,6 +23,12 @@ LAST_CALL = otel.create_key("shekel-last-call")
 SCOPE = otel.create_key("shekel-scope")
 """A mapping of the scope entries that `shekel.scope` set in this process."""
 
+TOOLS = otel.create_key("shekel-tools")
+"""A tuple of the runs of tools that the context is inside, outermost first."""
+
+RUN = otel.create_key("shekel-run")
+"""The name of the tool whose run is just being admitted."""
+
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""
 

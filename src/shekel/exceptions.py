@@ -19,6 +19,7 @@ from .budgets.part_errors import (
     SpendVelocityExceededError,
     TaskBudgetExceededError,
     ToolBudgetExceededError,
+    ToolSpendExceededError,
 )
 from .vocabulary import NotHereYetError
 
@@ -36,6 +37,7 @@ __all__ = [
     "SpendVelocityExceededError",
     "TaskBudgetExceededError",
     "ToolBudgetExceededError",
+    "ToolSpendExceededError",
     "UnboundedCallError",
     "UnpricedModelError",
 ]

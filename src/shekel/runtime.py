@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from wrapt import register_post_import_hook
 
-from . import faults, late, locks
+from . import enclosing, faults, late, locks
 from .budgets import budget as budgets
 from .budgets import tools, wiring
 from .budgets.around import BudgetsOfContext
@@ -104,6 +104,8 @@ class Runtime:
 
     def acquire_doors(self) -> None:
         """Somebody needs to see calls from now on."""
+        if enclosing.wanted:
+            self.watch_provider()
         with self._lock:
             self._users += 1
             if self._users > 1:
@@ -349,9 +351,10 @@ def the_runtime() -> Runtime:
 
 wiring.ledger = lambda: the_runtime().ledger
 wiring.forget = lambda meters: the_runtime().forget(meters)
-tools.charge = lambda name, price, here: the_runtime().gate.admit_tool(name, price, here)
+tools.charge = lambda name, price, here, counts: the_runtime().gate.admit_tool(name, price, here, counts=counts)
 tools.tell = lambda name, here: the_runtime().teller.tool(name, here)
 wiring.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
+wiring.watch = lambda: the_runtime().watch_provider()
 wiring.relimited = lambda claim: the_runtime().relimited(claim)
 wiring.activated.append(lambda: the_runtime().acquire_doors())
 wiring.deactivated.append(lambda: the_runtime().release_doors())

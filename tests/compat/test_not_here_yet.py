@@ -66,4 +66,4 @@ def test_the_errors_are_where_programs_import_them_from() -> None:
         home = next((m for m in (errors, part_errors, vocabulary) if hasattr(m, name)), None)
         assert home is not None
         assert getattr(exceptions, name) is getattr(home, name)
-    assert len(exceptions.__all__) == 15
+    assert len(exceptions.__all__) == 16

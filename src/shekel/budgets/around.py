@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 
-from .. import context
+from .. import context, enclosing
+from ..roles import Role
 from . import wiring
 from .claims import Claim
 
@@ -32,12 +33,14 @@ class BudgetsOfContext:
     def claims(self, here: Context, now: float, *, provider: str | None = None) -> Iterable[Claim]:
         opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
         stack = around(here)
-        if len(stack) == 1:
+        if len(stack) == 1 and not stack[0].parts:
             return stack[0].claims(now, last_call=id(stack[0]) in opened)
         claims: list[Claim] = []
+        roles: Sequence[Role] | None = None
         for number, each in enumerate(stack):
             own = each.claims(now, last_call=id(each) in opened)
             claims += own
             if each.parts:
-                claims += each.parts.claims(own[0], (inner.name for inner in stack[number + 1 :]))
+                roles = enclosing.roles(here) if roles is None else roles
+                claims += each.parts.claims(own[0], (inner.name for inner in stack[number + 1 :]), roles)
         return claims

@@ -90,16 +90,16 @@ class Books:
             row["input_tokens"] += tokens_in
             row["output_tokens"] += tokens_out
 
-    def tool(self, name: str, amount: int, *, innermost: bool) -> None:
-        """A tool runs, and is charged that amount."""
+    def tool(self, name: str, amount: int, *, innermost: bool, counts: bool = True) -> None:
+        """A tool runs, and is charged that amount; it is not counted where it has been."""
         with locks.books:
-            self.tool_count += 1
+            self.tool_count += counts
             self.tool_total += amount
             self.total += amount
             if innermost:
                 self.direct += amount
             row = self.by_tool.setdefault(name, {"calls": 0, "cost": 0.0, "framework": "manual"})
-            row["calls"] += 1
+            row["calls"] += counts
             row["cost"] += amount / NANO
 
     def tool_left_out(self, amount: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
 
 from opentelemetry.context import Context
 
-from .. import context, late
+from .. import context, enclosing, late
 from ..call import Call
 from ..settlement import Cost
 from ..telemetry import names
@@ -187,6 +187,8 @@ class Budget(Steering, KnownNames):
         self.loop_guard_max_calls = loop_guard_max_calls
         self.loop_guard_window_seconds = loop_guard_window_seconds
         self.loops = LoopGuard(loop_guard_max_calls, loop_guard_window_seconds) if loop_guard else None
+        if self.loops is not None or self._prices or any(slot.unit is Unit.TOOL_CALLS for slot in self._slots):
+            enclosing.want()
         self.parts = Parts()
         self.family = Family()
         self._price = price_of(price_per_1k_tokens)
@@ -389,9 +391,11 @@ class Budget(Steering, KnownNames):
         call.teller.event(call, names.EVENT_WARNING, told)
         thresholds.tell(self.name, claim, used)
 
-    def tool_ran(self, tool: str, amount: int, claims: Iterable[Claim], now: int, *, innermost: bool) -> None:
-        """A tool was counted and charged that amount. Called outside any lock."""
-        self._books.tool(tool, amount, innermost=innermost)
+    def tool_ran(
+        self, tool: str, amount: int, claims: Iterable[Claim], now: int, *, innermost: bool, counts: bool = True
+    ) -> None:
+        """A tool was counted (unless it had been) and charged that amount. Called outside any lock."""
+        self._books.tool(tool, amount, innermost=innermost, counts=counts)
         for claim, used, thresholds in self._crossed(claims, now):
             thresholds.tell(self.name, claim, used)
 
@@ -414,7 +418,7 @@ class Budget(Steering, KnownNames):
         self.family.forked()
 
     def _other_meters(self) -> list[Any]:
-        return [*self.parts.all(), *(() if self.loops is None else self.loops.meters())]
+        return [*self.parts.meters(), *(() if self.loops is None else self.loops.meters())]
 
     def __del__(self) -> None:
         try:

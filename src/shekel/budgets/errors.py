@@ -76,7 +76,7 @@ class BudgetExceededError(Exception):
         self.window_reset = window_reset
         self.reason = reason
         self.detail = detail
-        super().__init__(self._sentence())
+        Exception.__init__(self, self._sentence())  # a subclass may have another base beside
 
     @property
     def public_message(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from opentelemetry.context import Context
 
+from .. import context as ctx
 from .. import faults, late, locks
 from ..call import Call
 from ..estimation import Estimator
@@ -145,6 +146,7 @@ class Gate(Appraisal):
                 if isinstance(answer, Grant):
                     break
         if isinstance(answer, Refusal):
+            answer = refusals.innermost(call, answer, self.ledger)
             call.refused = answer
             call.refused_claim = refusals.claim_of(call, answer)
             for claim in call.claims:
@@ -256,12 +258,15 @@ class Gate(Appraisal):
             if claim.name is not None and claim.name not in self.gauges.meters:
                 self.gauges.see(claim)
 
-    def admit_tool(self, name: str, price: Callable[[Budget | None], int], context: Context) -> None:
-        """Count and charge one run of a tool before it happens; see `charge_tool`, which says what is raised."""
+    def admit_tool(
+        self, name: str, price: Callable[[Budget | None], int], context: Context, *, counts: bool = True
+    ) -> None:
+        """Charge one run of a tool before it happens, in the context inside it; `charge_tool` says what is raised."""
         now = self.clock()
+        context = Context({**context, ctx.RUN: name})
         claims = {c.meter: c for payer in self.payers for c in payer.claims(context, now / 1_000_000)}
         if claims:
-            charge_tool(self.ledger, tuple(claims.values()), name, price, now)
+            charge_tool(self.ledger, tuple(claims.values()), name, price, now, counts=counts)
 
     # While it runs
 

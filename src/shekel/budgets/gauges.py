@@ -30,12 +30,12 @@ class Gauges:
 
     def see(self, claim: Claim) -> None:
         """Have gauges show a budget from its first call on."""
-        if claim.unit is Unit.USD and claim.limit is not None and claim.name not in self.meters:
+        if claim.unit is Unit.USD and claim.part is None and claim.limit is not None and claim.name not in self.meters:
             self.watch(claim, self._ledger.read(claim.meter, self._clock()))
 
     def watch(self, claim: Claim, balance: Balance) -> None:
         """Keep, for each budget name, the fullest of its meters: what gauges show of it."""
-        if claim.name is None or claim.limit is None:
+        if claim.name is None or claim.limit is None or claim.part is not None:
             return
         known = self.meters.get(claim.name)
         if known is not None and known[0] != claim.meter:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .. import late
+from . import wiring
 from .family import Family
 from .limits import NANO, Unit
 from .loops import LoopGuard
@@ -29,7 +30,7 @@ class KnownNames(Readings):
     family: Family
     """Who is whose child."""
     parts: Parts
-    """Caps of nodes, agents, tasks and chains."""
+    """Caps of nodes, agents, tasks, chains and tools."""
     loops: LoopGuard | None
     """What stops a tool that runs too often."""
     tenant_id: str | None = None
@@ -170,10 +171,11 @@ class KnownNames(Readings):
     # Parts
 
     def node(self, name: str, max_usd: float) -> Self:
-        """Cap a node of a graph: what the blocks of that name inside this budget's may spend together, in USD.
+        """Cap a node of a graph: what is called in it inside this budget's blocks may cost together, in USD.
 
-        Such a block is `with budget(name=…)`, or a function under `@with_budget(name=…)`. Where the cap leaves no
-        room, `NodeBudgetExceededError` is raised.
+        It is a block of that name inside (`with budget(name=…)`, or a function under `@with_budget(name=…)`), or a span
+        that says it is that step: CHAIN in OpenInference, task or workflow in OpenLLMetry, `invoke_workflow`. Where the
+        cap leaves no room, `NodeBudgetExceededError` is raised.
 
         Returns:
             The budget itself, so that caps can follow each other.
@@ -182,22 +184,54 @@ class KnownNames(Readings):
             ValueError: a name or an amount that is none.
         """
         self.parts.cap("node", name, max_usd)
+        wiring.watch()
         return self
 
     def agent(self, name: str, max_usd: float) -> Self:
-        """Cap an agent, as `node` does a node; it raises `AgentBudgetExceededError`."""
+        """Cap an agent, as `node` does a node; it raises `AgentBudgetExceededError`.
+
+        Its span is `invoke_agent` with `gen_ai.agent.name`, AGENT in OpenInference, agent in OpenLLMetry.
+        """
         self.parts.cap("agent", name, max_usd)
+        wiring.watch()
         return self
 
     def task(self, name: str, max_usd: float) -> Self:
         """Cap a task, as `node` does a node; it raises `TaskBudgetExceededError`."""
         self.parts.cap("task", name, max_usd)
+        wiring.watch()
         return self
 
     def chain(self, name: str, max_usd: float) -> Self:
         """Cap a chain, as `node` does a node; it raises `ChainBudgetExceededError`."""
         self.parts.cap("chain", name, max_usd)
+        wiring.watch()
         return self
+
+    def tool(self, name: str, max_usd: float | None = None, max_calls: int | None = None) -> Self:
+        """Cap a tool: what its runs, and calls to models from inside it, may cost together, and how often it may run.
+
+        Runs of `@tool` count, and spans that stand for a run. Where the cap leaves no room for a run,
+        `ToolBudgetExceededError` is raised before it; for a call from inside it, `ToolSpendExceededError`.
+
+        Args:
+            name: the tool's name.
+            max_usd: USD.
+            max_calls: runs.
+
+        Returns:
+            The budget itself.
+
+        Raises:
+            ValueError: a name, an amount or a count that is none, or neither of both.
+        """
+        self.parts.cap_tool(name, max_usd, max_calls)
+        wiring.watch()
+        return self
+
+    def part_runs(self, part: Part) -> int:
+        """How often a tool with a cap has run."""
+        return self._ledger().read(part.runs).settled
 
     def part_spent(self, part: Part) -> float:
         """USD that a part has spent."""

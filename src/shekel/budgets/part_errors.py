@@ -172,6 +172,7 @@ class ToolBudgetExceededError(Exception):
         budget: the budget's name, None if it has none.
         scope: the scope that it limits; None for a block of code.
         retry_after: seconds until the window frees room at the earliest; None where waiting does not help.
+        part: the part of the budget whose cap it is, such as "tool search"; None for the budget's own limit.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class ToolBudgetExceededError(Exception):
         scope: str | None = None,
         retry_after: float | None = None,
         detail: str | None = None,
+        part: str | None = None,
     ) -> None:
         self.tool_name = tool_name
         self.calls_used = calls_used
@@ -202,6 +204,7 @@ class ToolBudgetExceededError(Exception):
         self.scope = scope
         self.retry_after = retry_after
         self.detail = detail
+        self.part = part
         super().__init__(self._sentence())
 
     @property
@@ -211,6 +214,9 @@ class ToolBudgetExceededError(Exception):
 
     def _sentence(self) -> str:
         name = who(self.budget, self.scope)
+        if self.part is not None:
+            kind, _, part = self.part.partition(" ")
+            name = f"{kind.capitalize()} {part!r} of {name[0].lower()}{name[1:]}"
         if self.detail:
             return f"{name}: {self.detail}"
         call = f"the tool {self.tool_name!r}"
@@ -225,6 +231,30 @@ class ToolBudgetExceededError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (rebuild, (type(self), with_text(self), self.args))
+
+
+class ToolSpendExceededError(PartExceededError, ToolBudgetExceededError):
+    """A call to a model from inside a tool that has used up its cap (`Budget.tool`). The call was not sent.
+
+    It is an error of both kinds: of the money, and of the tool, so that code that goes on where a tool is refused does
+    so here too.
+
+    Attributes:
+        usd_spent: USD that the tool has spent: its runs, and calls from inside it.
+        usd_limit: its cap.
+    """
+
+    kind = "tool"
+
+    def __init__(self, tool_name: str, spent: float, limit: float, **facts: Any) -> None:
+        self.tool_name = tool_name
+        self.calls_used = 0
+        self.calls_limit = None
+        self.usd_spent = spent
+        self.usd_limit = limit
+        self.framework = "manual"
+        self.price = 0.0
+        super().__init__(tool_name, spent, limit, **facts)
 
 
 class BudgetConfigMismatchError(Exception):

@@ -1,21 +1,25 @@
-"""Parts: caps that a budget gives to a node, an agent, a task or a chain, by name.
+"""Parts: caps that a budget gives to a node, an agent, a task, a chain or a tool, by name.
 
-A part is a meter of its own. A call is charged to it where a block of that name is entered inside the budget's own:
-`with budget(name="fetch")`, or a function under `@with_budget(name="fetch")`. No framework is patched.
+A part is a meter of its own. A call is charged to it, once, where a block of that name is entered inside the budget's
+own (`with budget(name="fetch")`, or a function under `@with_budget(name="fetch")`), or where it runs inside a span that
+says it is that agent, tool or step. No framework is patched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .limits import NANO, money
+from .. import enclosing
+from ..roles import AGENT, STEP, TOOL, WORKFLOW, Role
+from .limits import NANO, Unit, money
 from .part_errors import (
     AgentBudgetExceededError,
     ChainBudgetExceededError,
     NodeBudgetExceededError,
     PartExceededError,
     TaskBudgetExceededError,
+    ToolSpendExceededError,
 )
 
 if TYPE_CHECKING:
@@ -26,29 +30,45 @@ ERRORS: dict[str, type[PartExceededError]] = {
     "agent": AgentBudgetExceededError,
     "task": TaskBudgetExceededError,
     "chain": ChainBudgetExceededError,
+    "tool": ToolSpendExceededError,
 }
+
+ROLES = {
+    "agent": (AGENT,),
+    "tool": (TOOL,),
+    # One framework's node is the other's task or chain: which word a span uses does not matter.
+    "node": (STEP, WORKFLOW),
+    "task": (STEP, WORKFLOW),
+    "chain": (STEP, WORKFLOW),
+}
+"""What the span of each kind of part may say it is."""
 
 
 class Part:
     """One part and its meter.
 
     Attributes:
-        kind: "node", "agent", "task" or "chain".
+        kind: "node", "agent", "task", "chain" or "tool".
         name: its name.
-        nano: what it may spend, in nano-dollars.
+        nano: what it may spend, in nano-dollars; None for a tool of which only the runs are limited.
+        calls: how often a tool may run; None without such a limit.
+        runs: the meter of a tool's runs.
     """
 
-    __slots__ = ("kind", "name", "nano")
+    __slots__ = ("calls", "kind", "name", "nano", "roles", "runs")
 
-    def __init__(self, kind: str, name: str, nano: int) -> None:
+    def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
-        self.nano = nano
+        self.nano: int | None = None
+        self.calls: int | None = None
+        self.runs = Runs(name)
+        self.roles = frozenset(Role(role, name) for role in ROLES[kind])
 
     @property
-    def max_usd(self) -> float:
+    def max_usd(self) -> float | None:
         """What it may spend, in USD."""
-        return self.nano / NANO
+        return None if self.nano is None else self.nano / NANO
 
     def error(self, spent: float, limit: float, **facts: Any) -> PartExceededError:
         """What is raised where it has no room."""
@@ -56,6 +76,18 @@ class Part:
 
     def __repr__(self) -> str:
         return f"<meter of {self.kind} {self.name}>"
+
+
+class Runs:
+    """The meter of a tool's runs."""
+
+    __slots__ = ("tool",)
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+
+    def __repr__(self) -> str:
+        return f"<meter of runs of {self.tool}>"
 
 
 class Parts:
@@ -73,10 +105,33 @@ class Parts:
         Raises:
             ValueError: a name or an amount that is none.
         """
+        nano = money(max_usd, f"max_usd of {kind} {name!r}")
+        self._part(kind, name).nano = nano
+
+    def cap_tool(self, name: str, max_usd: Any, max_calls: Any) -> None:
+        """The same for a tool; a limit that is not given stays as it is.
+
+        Raises:
+            ValueError: a name, an amount or a count that is none, or neither limit.
+        """
+        if max_usd is None and max_calls is None:
+            raise ValueError(f"tool({name!r}) has no limit: give max_usd, max_calls or both.")
+        if max_calls is not None and (isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 1):
+            raise ValueError(
+                f"max_calls of tool {name!r} must be a whole number of at least 1, such as 3, not {max_calls!r}."
+            )
+        nano = None if max_usd is None else money(max_usd, f"max_usd of tool {name!r}")
+        part = self._part("tool", name)
+        if nano is not None:
+            part.nano = nano
+        if max_calls is not None:
+            part.calls = max_calls
+
+    def _part(self, kind: str, name: Any) -> Part:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"the name of a {kind} must be a text that is not empty, not {name!r}.")
-        nano = money(max_usd, f"max_usd of {kind} {name!r}")
-        self._parts.setdefault((kind, name), Part(kind, name, nano)).nano = nano
+        enclosing.want()
+        return self._parts.setdefault((kind, name), Part(kind, name))
 
     @property
     def names(self) -> set[str]:
@@ -87,16 +142,25 @@ class Parts:
         """In the order in which they were given."""
         return list(self._parts.values())
 
-    def claims(self, own: Claim, inside: Iterable[str | None]) -> list[Claim]:
-        """What a call is charged to beside its budget.
+    def meters(self) -> list[Any]:
+        """All meters, to reset or forget them."""
+        return [meter for part in self.all() for meter in ((part, part.runs) if part.kind == "tool" else (part,))]
+
+    def claims(self, own: Claim, inside: Iterable[str | None], roles: Sequence[Role] = ()) -> list[Claim]:
+        """What a call is charged to beside its budget, the innermost part first.
 
         Args:
             own: the budget's own claim in USD, which says how the parts hold.
-            inside: the names of the blocks that are entered inside the budget's.
+            inside: the names of the blocks that are entered inside the budget's, outermost first.
+            roles: what the spans around the call say they are, innermost first.
         """
-        names = set(inside)
-        return [
-            own._replace(
+        found = {part: None for role in roles for part in self._parts.values() if role in part.roles}
+        blocks = [name for name in inside if name is not None]
+        for name in reversed(blocks):
+            found |= {part: None for part in self._parts.values() if part.name == name}
+        claims: list[Claim] = []
+        for part in found:
+            plain = own._replace(
                 meter=part,
                 limit=part.nano,
                 window=0,
@@ -108,6 +172,8 @@ class Parts:
                 number=-1,
                 part=part,
             )
-            for part in self._parts.values()
-            if part.name in names
-        ]
+            if part.nano is not None:
+                claims.append(plain)
+            if part.calls is not None:
+                claims.append(plain._replace(meter=part.runs, limit=part.calls, unit=Unit.TOOL_CALLS))
+        return claims

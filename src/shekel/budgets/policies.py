@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
+from .. import enclosing
 from .claims import Claim
 from .limits import shown
 from .policy import Policy
@@ -70,8 +71,9 @@ class Policies:
         for standing in standings:
             for row in standing.rows:
                 row.standing = standing
-        self._asks_environment = any(policy.match.environment is not None for policy in policies)
         keys = frozenset(key for policy in policies for key in (*policy.keys, *policy.match.keys))
+        enclosing.want(keys)
+        self._asks_environment = any(policy.match.environment is not None for policy in policies)
         known = frozenset() if self._unset is None else self.keys - self._unset.keys.keys()
         self._unset = UnsetKeys({key: policy.name for policy in policies for key in policy.keys if key not in known})
         self.keys = keys
@@ -126,11 +128,13 @@ class Policies:
         """What a call made in this context, to that provider, is charged to."""
         if not self._standing:
             return ()
-        scope = entries(here)
+        scopes = enclosing.scopes(entries(here), here, self.keys)
         unset = self._unset
-        if unset is not None and unset.keys and not unset.seen(scope, here):
+        if unset is not None and unset.keys and not unset.seen(scopes[0], here):
             self._unset = None
-        return self.claims_of(scope, now, provider=provider)
+        if len(scopes) == 1:
+            return self.claims_of(scopes[0], now, provider=provider)
+        return [claim for scope in scopes for claim in self.claims_of(scope, now, provider=provider)]
 
     def claims_of(self, scope: Mapping[str, str], now: float, *, provider: str | None = None) -> list[Claim]:
         """What a call of that scope is charged to.

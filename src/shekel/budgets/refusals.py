@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -26,6 +27,22 @@ COUNTERS = {Unit.CALLS: "llm_calls"}
 def claim_of(call: Call, refusal: Refusal) -> Claim | None:
     """The claim whose meter refused."""
     return next((claim for claim in call.claims if claim.meter == refusal.line.meter), None)
+
+
+def innermost(call: Call, refusal: Refusal, ledger: Ledger) -> Refusal:
+    """The refusal of the innermost part of a budget, where several of its parts refuse: that is the one to change."""
+    refused = claim_of(call, refusal)
+    if refused is None or refused.part is None:
+        return refusal
+    for claim in call.claims:
+        if claim is refused:
+            return refusal
+        if claim.part is None or claim.account is not refused.account or claim.limit is None:
+            continue
+        balance = ledger.read(claim.meter, call.moment())
+        if balance.settled + balance.held + refusal.asked > claim.limit:  # parts of one budget ask for the same
+            return replace(refusal, line=refusal.line._replace(meter=claim.meter, limit=claim.limit), balance=balance)
+    return refusal
 
 
 def scale(unit: Unit) -> int:

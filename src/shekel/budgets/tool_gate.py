@@ -38,7 +38,13 @@ class _Charge(NamedTuple):
 
 
 def charge_tool(
-    ledger: Ledger, claims: Sequence[Claim], name: str, price: Callable[[Budget | None], int], now: int
+    ledger: Ledger,
+    claims: Sequence[Claim],
+    name: str,
+    price: Callable[[Budget | None], int],
+    now: int,
+    *,
+    counts: bool = True,
 ) -> None:
     """Count and charge one run of a tool, on all its meters or on none.
 
@@ -48,6 +54,7 @@ def charge_tool(
         name: the tool's name.
         price: nano-dollars that the run costs on a budget; None asks for a meter that no budget object has.
         now: microseconds since the epoch.
+        counts: whether it is counted; not where it has been, and only a part of its price is still to be charged.
 
     Raises:
         AgentLoopError: a loop guard stops the run.
@@ -61,11 +68,12 @@ def charge_tool(
         budget = _owner(claim)
         if budget is not None and id(budget) not in budgets:
             budgets[id(budget)] = budget
-            if budget.loops is not None:
+            if budget.loops is not None and counts:
                 stops = claim.at_limit not in (AtLimit.WARN, AtLimit.SHADOW)
                 charges.append(_Charge(budget.loops.line(name, votes=stops), claim, budget.loops))
         if claim.unit is Unit.TOOL_CALLS:
-            charges.append(_Charge(line(claim, 1), claim))
+            if counts and (claim.part is None or claim.part.name == name):  # not another tool, which this one runs in
+                charges.append(_Charge(line(claim, 1), claim))
         elif claim.unit is Unit.USD and claim.model is None and not claim.models and (amount := price(budget)):
             # A free run asks nothing of the money: also where too much of it is spent, it goes on.
             charges.append(_Charge(line(claim, amount), claim))
@@ -75,7 +83,7 @@ def charge_tool(
         if key in left_out:
             budget.tool_left_out(price(budget))
         else:
-            budget.tool_ran(name, price(budget), claims, now, innermost=key == innermost)
+            budget.tool_ran(name, price(budget), claims, now, innermost=key == innermost, counts=counts)
     for charge in charges:
         if charge.guard is not None and charge.claim.at_limit is AtLimit.WARN:
             _warn_of_loop(ledger, charge, name, now)
@@ -134,7 +142,14 @@ def _refused(
                 )
     claim = next(c.claim for c in charges if c.line.meter == refusal.line.meter)
     used = refusal.balance.settled + refusal.balance.held
-    own = [c for c in charges if c.guard is None and c.claim.account is claim.account and c.claim.scope == claim.scope]
+    own = [
+        c
+        for c in charges
+        if c.guard is None
+        and c.claim.account is claim.account
+        and c.claim.scope == claim.scope
+        and c.claim.part is claim.part
+    ]
     calls_used, calls_limit = _of(ledger, own, Unit.TOOL_CALLS, now)
     usd_spent, usd_limit = _of(ledger, own, Unit.USD, now)
     if claim.unit is Unit.TOOL_CALLS:
@@ -158,6 +173,7 @@ def _refused(
         budget=claim.name,
         scope=claim.scope,
         retry_after=retry,
+        part=None if claim.part is None else f"{claim.part.kind} {claim.part.name}",
     )
 
 

@@ -16,7 +16,8 @@ import wrapt
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 
-from .. import context, late
+from .. import context, enclosing, late
+from ..telemetry import names
 from ..telemetry.tools import end_tool
 from .arguments import tool_price
 
@@ -32,8 +33,8 @@ def _not_put_together(*args: Any) -> Any:
     raise RuntimeError("no gate: the parts were not put together")
 
 
-charge: Callable[[str, Callable[[Budget | None], int], Context], None] = _not_put_together
-"""Counts and charges a run, or raises; set where the parts are put together."""
+charge: Callable[[str, Callable[[Budget | None], int], Context, bool], None] = _not_put_together
+"""Charges a run in the context inside it, and counts it if told so, or raises; set where the parts are put together."""
 
 tell: Callable[[str, Context], Span | None] = _not_put_together
 """Starts the span of a run, where spans are wanted."""
@@ -119,7 +120,7 @@ def _wrapped(function: Any, name: str, nano: int) -> Any:
         def run_generator(*args: Any, **kwargs: Any) -> Any:
             here = context.current()
             try:
-                charge(name, price, here)
+                charge_run(name, price, here)
             except Exception as refusal:
                 span = tell(name, here)
                 if span is not None:
@@ -137,6 +138,25 @@ def _wrapped(function: Any, name: str, nano: int) -> Any:
     return run
 
 
+def charge_run(name: str, price: Callable[[Budget | None], int], here: Context) -> Context:
+    """Count and charge a run, or raise; where a span of somebody else's stood for it, only what that left out.
+
+    Returns:
+        the context for what runs inside.
+    """
+    inside = enclosing.inside_tool(here, name, names.SCOPE)
+    known = enclosing.charged_above(here, name, names.SCOPE)
+    if known is not None:
+        # Its span knew nothing of the price that `@tool` names.
+        price = partial(_beyond, price, name)
+    charge(name, price, inside, known is None)
+    return inside
+
+
+def _beyond(price: Callable[[Budget | None], int], name: str, budget: Budget | None) -> int:
+    return price(budget) if budget is None or budget.tool_price(name) is None else 0
+
+
 class _Run:
     """One run of a tool: its span is around the charge and the body, so that a refusal is seen too."""
 
@@ -150,19 +170,18 @@ class _Run:
         here = context.current()
         self._span = tell(self._name, here)
         try:
-            charge(self._name, self._price, here)
+            inside = charge_run(self._name, self._price, here)
         except BaseException as refusal:
             if self._span is not None:
                 end_tool(self._span, refusal)
             raise
-        if self._span is not None:
-            self._token = context.attach(set_span_in_context(self._span, here))
+        self._token = context.attach(inside if self._span is None else set_span_in_context(self._span, inside))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        context.detach(self._token)
         if self._span is not None:
-            context.detach(self._token)
             end_tool(self._span, error)
 
 

@@ -21,8 +21,10 @@ def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) 
     indent += "  "
     for part in budget.parts.all():
         spent = budget.part_spent(part)
-        share = f"{spent / part.max_usd:.1%}"
-        yield f"{indent}[{part.kind}] {part.name}: ${spent:.4f} / ${part.max_usd:.2f} ({share})"
+        line = f"{indent}[{part.kind}] {part.name}: ${spent:.4f}"
+        if part.max_usd is not None:
+            line += f" / ${part.max_usd:.2f} ({spent / part.max_usd:.1%})"
+        yield line if part.calls is None else f"{line}, {budget.part_runs(part)} of {part.calls} runs"
     above |= {id(budget)}
     entered = {id(each) for each in budget.family.active}
     for child in budget.children:

@@ -37,6 +37,9 @@ overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None  # 
 relimited: Callable[[Claim], None] = lambda claim: None  # noqa: E731
 """Called when a limit was changed: gauges show it."""
 
+watch: Callable[[], None] = lambda: None  # noqa: E731
+"""Called where limits depend on spans: they must be seen from now on."""
+
 default_mode = Mode.SLICED
 """The mode of budgets that name none; `shekel.configure(mode=…)` sets it."""
 

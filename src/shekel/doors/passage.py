@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from .. import context as ctx
-from .. import faults, late, receipts
+from .. import enclosing, faults, late, receipts
 from ..budgets import scope, waiting
 from ..budgets.around import patient
 from ..budgets.budget import Budget
@@ -111,6 +111,8 @@ class Passage:
         )
         self.call.told = not ctx.suppressed(self.here)
         self.call.scope = scope.entries(self.here)
+        if enclosing.wanted:
+            self.call.inside = enclosing.entries(self.here)
         self._body: Mapping[str, Any] | None = body
         self._native = native_tracing(client, options)
         self._native_provider = native_provider(client) if self._native else None
@@ -203,12 +205,15 @@ class Passage:
                 else:
                     runtime.watch_provider()
                     runtime.teller.start(call, here, scope.entries(here))
+            elif enclosing.wanted:
+                runtime.watch_provider()
             runtime.gate.admit(call, here)  # where no processor's `on_start` ran
             if self._former is not None:
                 runtime.gate.release(self._former)
         except Exception as error:
             faults.report("admitted a call", error)
         if call.refusal is not None:
+            call.inside = call.inside or enclosing.entries(self.here)
             call.body = self._body = None
             call.finish(Outcome.REFUSED)
             raise call.refusal

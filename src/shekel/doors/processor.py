@@ -18,7 +18,7 @@ from .. import dialects, faults
 from ..call import Call
 from ..telemetry import names
 from ..telemetry.spans import adopt, request_attributes
-from . import errors, traced
+from . import errors, surroundings, traced
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -45,9 +45,12 @@ class ShekelSpanProcessor(SpanProcessor):
 
         Raises:
             BudgetExceededError: the call behind a span of another instrumentation may not be sent. The span is ended.
+            ToolBudgetExceededError: the same for the run of a tool.
         """
         here = ctx.current() if parent_context is None else parent_context
         runtime = self._runtime
+        if self._by_hand or runtime.wanted:
+            surroundings.started(runtime, span, here)
         call = here.get(ctx.CALL)
         refusal = None
         try:
@@ -66,7 +69,8 @@ class ShekelSpanProcessor(SpanProcessor):
             raise refusal
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Nothing: a span is frozen here."""
+        """Nothing is written, as a span is frozen here; calls may go on inside it."""
+        surroundings.ended(span)
 
     def shutdown(self) -> None:
         """Nothing: enforcement does not end with telemetry."""

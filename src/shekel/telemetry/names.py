@@ -46,9 +46,13 @@ RESPONSE_MODEL: Final = "gen_ai.response.model"
 RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 
-# A run of a tool
+# A run of a tool, and the other spans that calls run inside
 EXECUTE_TOOL: Final = "execute_tool"
+INVOKE_AGENT: Final = "invoke_agent"
+INVOKE_WORKFLOW: Final = "invoke_workflow"
 TOOL_NAME: Final = "gen_ai.tool.name"
+AGENT_NAME: Final = "gen_ai.agent.name"
+WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 
 # What it consumed
 USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
@@ -92,6 +96,7 @@ BUDGET_REMAINING_USD: Final = "shekel.budget.remaining_usd"
 BUDGET_UNIT: Final = "shekel.budget.unit"
 BUDGET_LIMIT: Final = "shekel.budget.limit"
 BUDGET_USED: Final = "shekel.budget.used"
+BUDGET_PART: Final = "shekel.budget.part"
 BUDGET_SHADOWS: Final = "shekel.budget.shadows"
 ALLOWANCE_AMOUNT: Final = "shekel.allowance.amount"
 ALLOWANCE_BY: Final = "shekel.allowance.by"
@@ -135,6 +140,16 @@ FAULT: Final = "shekel.fault"
 
 # Instrumentation scopes whose spans stand for a call that a door of ours also sees
 ANTHROPIC_SCOPE: Final = "com.anthropic.sdk.python"
+
+# What other vocabularies call the spans that calls run inside
+EXECUTE_TASK: Final = "execute_task"
+OPENINFERENCE_KIND: Final = "openinference.span.kind"
+OPENINFERENCE_AGENT: Final = "agent.name"
+OPENINFERENCE_TOOL: Final = "tool.name"
+GRAPH_NODE: Final = "graph.node.id"
+TRACELOOP_KIND: Final = "traceloop.span.kind"
+TRACELOOP_ENTITY: Final = "traceloop.entity.name"
+TRACELOOP_WORKFLOW: Final = "traceloop.workflow.name"
 
 USD: Final = "USD"
 UNIT_USD: Final = "{USD}"

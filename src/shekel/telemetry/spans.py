@@ -63,7 +63,7 @@ def write_admission(call: Call, span: Span) -> None:
 
 def write_end(call: Call, span: Span, cost: Cost, outcome: Outcome | None, *, own: bool) -> None:
     """What is known when the call, or an adopted span, ends."""
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = dict(call.inside)
     answer = call.answer
     if answer is None and call.reader is not None:
         answer = call.reader.answer()
@@ -131,6 +131,8 @@ def _budget(attributes: dict[str, Any], call: Call, cost: Cost) -> None:
     if claim.name is not None:
         attributes[names.BUDGET_NAME] = claim.name
     attributes[names.DECISION] = decision(call)
+    if claim.part is not None:
+        attributes[names.BUDGET_PART] = f"{claim.part.kind} {claim.part.name}"
     balance = call.balance(claim)
     if claim.unit is not Unit.USD:
         attributes[names.BUDGET_UNIT] = claim.unit.value
@@ -170,6 +172,7 @@ def _error(attributes: dict[str, Any], call: Call, answer: Answer | None, span: 
 _EVENT_KEYS = frozenset(
     {
         names.BUDGET_NAME,
+        names.BUDGET_PART,
         names.BUDGET_LIMIT_USD,
         names.BUDGET_SPENT_USD,
         names.BUDGET_REMAINING_USD,

@@ -30,3 +30,20 @@ def end_tool(span: Span, error: BaseException | None) -> None:
         span.set_attribute(names.ERROR_TYPE, f"{module}{kind.__qualname__}")
         span.set_status(Status(StatusCode.ERROR))
     span.end()
+
+
+def refuse_tool(span: Span, refusal: Exception) -> None:
+    """End somebody else's span of a run that is refused, with why."""
+    if not span.is_recording():
+        return
+    span.set_attribute(names.DECISION, "refused")
+    told: dict[str, str] = {}
+    if (budget := getattr(refusal, "budget", None)) is not None:
+        told[names.BUDGET_NAME] = budget
+    if (part := getattr(refusal, "part", None)) is not None:
+        told[names.BUDGET_PART] = part
+    if (unit := getattr(refusal, "exceeded_counter", None)) is not None:
+        told[names.BUDGET_UNIT] = unit
+    span.set_attributes(told)
+    span.add_event(names.EVENT_REFUSAL, told)
+    end_tool(span, refusal)
