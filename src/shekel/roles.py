@@ -10,7 +10,7 @@ vocabulary and a task in another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from .telemetry import names
 
@@ -25,18 +25,21 @@ KEYS: Final = {AGENT: names.AGENT_NAME, TOOL: names.TOOL_NAME, WORKFLOW: names.W
 LONGEST = 256
 """Characters of a name that count: it becomes part of a meter's name."""
 
-_OPERATIONS = {
+_Words: TypeAlias = Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+"""A vocabulary: what a word makes of a span, and the attributes that may name it, the best first."""
+
+_OPERATIONS: _Words = {
     names.INVOKE_AGENT: ((AGENT,), (names.AGENT_NAME,)),
     names.EXECUTE_TOOL: ((TOOL,), (names.TOOL_NAME,)),
     names.INVOKE_WORKFLOW: ((WORKFLOW, STEP), (names.WORKFLOW_NAME,)),
     names.EXECUTE_TASK: ((STEP,), (names.TRACELOOP_ENTITY,)),
 }
-_OPENINFERENCE = {
+_OPENINFERENCE: _Words = {
     "AGENT": ((AGENT,), (names.AGENT_NAME, names.OPENINFERENCE_AGENT, names.GRAPH_NODE)),
     "TOOL": ((TOOL,), (names.TOOL_NAME, names.OPENINFERENCE_TOOL)),
     "CHAIN": ((STEP,), (names.GRAPH_NODE,)),
 }
-_TRACELOOP = {
+_TRACELOOP: _Words = {
     "agent": ((AGENT,), (names.AGENT_NAME, names.TRACELOOP_ENTITY)),
     "tool": ((TOOL,), (names.TOOL_NAME, names.TRACELOOP_ENTITY)),
     "workflow": ((WORKFLOW, STEP), (names.TRACELOOP_ENTITY, names.TRACELOOP_WORKFLOW)),
