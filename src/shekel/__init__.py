@@ -35,7 +35,7 @@ from .budgets.temporal import TemporalBudget
 from .budgets.tools import tool
 from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
-from .control import reconcile
+from .control import assign_plan, reconcile
 from .doors.scoped import scoped_client
 from .receipts import Receipt, call_of
 from .scopes.scoped import scoped
@@ -81,6 +81,7 @@ __all__ = [
     "UnboundedCallError",
     "UnpricedModelError",
     "WsgiScopeMiddleware",
+    "assign_plan",
     "budget",
     "call_of",
     "configure",

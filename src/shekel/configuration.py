@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
 from .budgets.budget import Budget
 from .budgets.limits import Mode
@@ -12,12 +13,18 @@ from .budgets.public import Text, set_text
 from .runtime import KEEP, the_runtime
 from .scopes.keyring import Secrets
 
+if TYPE_CHECKING:
+    from .policy_file import PlanOf
+
 
 def configure(
     *,
     budget: Budget | str | float | None = KEEP,
     mode: str | Mode | None = None,
-    policies: Sequence[Policy] | None = None,
+    policies: Sequence[Policy] | str | PathLike[str] | None = None,
+    plan_of: PlanOf | Mapping[str, PlanOf] | None = None,
+    reload_seconds: float | None = KEEP,
+    environment: str | None = KEEP,
     prices: Mapping[str, Any] | None = None,
     aliases: Mapping[str, str] | None = None,
     include_usage_hosts: Iterable[str] | None = None,
@@ -35,7 +42,14 @@ def configure(
             or task it is made; None ends it. In the environment: SHEKEL_BUDGET, read by `instrument()`.
         mode: how budgets that are made from now on hold money, where they name no mode: "sliced", "strict" or
             "expected".
-        policies: budgets per value of a scope key, made with `per`; they replace those before. An empty list ends them.
+        policies: budgets per value of a scope key, made with `per`, or the path of a policy file; they replace those
+            before, and one of the same name, keys and window keeps what was spent. An empty list ends them. In the
+            environment: SHEKEL_POLICIES, the path of a file, read by `instrument()`.
+        plan_of: for policies in a file: the function that says who has which plan (see `per`), for those that have no
+            table of their own; or functions by the policy's name.
+        reload_seconds: how often to look whether that file has changed (1); None for never.
+        environment: the deployment environment of this process, for policies with `match={"environment": …}`. In the
+            environment: SHEKEL_ENVIRONMENT, else the resource attribute `deployment.environment.name`.
         prices: {"model": {"input": 1.5, "output": 6.0}} in USD per million tokens, with "cache_read" and "cache_write"
             where they differ; or {"model": "free"}. They go before the price list.
         aliases: {"name": "model"}: price the first like the second.
@@ -69,6 +83,9 @@ def configure(
         budget=budget,
         mode=mode,
         policies=policies,
+        plan_of=plan_of,
+        reload_seconds=reload_seconds,
+        environment=environment,
         prices=prices,
         aliases=aliases,
         include_usage_hosts=include_usage_hosts,

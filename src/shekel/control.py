@@ -1,4 +1,4 @@
-"""What a program may do by hand, for the whole process: correct the cost of a call."""
+"""What a program may do by hand, for the whole process: correct the cost of a call, assign a plan."""
 
 from __future__ import annotations
 
@@ -32,6 +32,24 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     late.flush()
     runtime = the_runtime()
     return runtime.gate.corrections.reconcile(call_id, _nano(cost), runtime.gate.clock()) / NANO
+
+
+def assign_plan(value: str, plan: str | None, *, policy: str | None = None) -> None:
+    """Give a value of a scope key a plan, from its next call on, whatever a table or a function says.
+
+    What was spent stays: every call counts in the windows of all plans. It holds for this process, also when policies
+    are read anew, until it is taken back or the policies are ended.
+
+    Args:
+        value: of the scope key that the policy chooses plans by, such as a user's id.
+        plan: the plan's name; None takes back what was assigned, and has the function asked anew.
+        policy: the policy's name, where several have plans.
+
+    Raises:
+        LookupError: no policy, or more than one, is meant.
+        ValueError: the plan is not there.
+    """
+    the_runtime().policies.assign(value, plan, policy)
 
 
 def _nano(cost: Any) -> int:

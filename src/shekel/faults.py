@@ -41,6 +41,13 @@ def report(place: str, error: BaseException) -> None:
     )
 
 
+def tell(place: str, message: str, *args: object) -> None:
+    """Count a fault at a place, and log this sentence of it: for what the program's owner has to put right."""
+    with lock:
+        counted[place] += 1
+    logger.warning(message, *args)
+
+
 def warn_once(key: str, message: str, *args: object) -> None:
     """Log a warning the first time `key` is seen."""
     with lock:

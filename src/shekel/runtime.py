@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -32,6 +33,7 @@ from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
 from .call import Call, open_calls
 from .doors.stainless import SDKS, Door
+from .environment import Environment
 from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
@@ -43,6 +45,8 @@ from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
 if TYPE_CHECKING:
+    from .policy_file import PlanOf, PolicyFile
+    from .policy_watch import PolicyWatch
     from .pricing import Prices
 
 NANO = 1_000_000_000
@@ -51,6 +55,7 @@ KEEP: Any = object()
 """Where None means something, this means: as it is."""
 
 BUDGET_VARIABLE = "SHEKEL_BUDGET"
+POLICIES_VARIABLE = "SHEKEL_POLICIES"
 
 
 class Runtime:
@@ -60,7 +65,9 @@ class Runtime:
         self.ledger = MemoryLedger()
         locks.watched.append(self.ledger.inside)
         self.estimator = Estimator()
-        self.policies = Policies()
+        self.environment = Environment(lambda: self.teller.provider())
+        self.policies = Policies(self.environment)
+        self._policy_watch: PolicyWatch[PolicyFile] | None = None
         self._prices: Prices | None = None
         self.usage_hosts = frozenset(
             host.strip() for host in os.environ.get("SHEKEL_INCLUDE_USAGE_HOSTS", "").split(",") if host.strip()
@@ -223,7 +230,10 @@ class Runtime:
         *,
         budget: Any = KEEP,
         mode: str | Mode | None = None,
-        policies: Sequence[Policy] | None = None,
+        policies: Sequence[Policy] | str | os.PathLike[str] | None = None,
+        plan_of: PlanOf | Mapping[str, PlanOf] | None = None,
+        reload_seconds: float | None = KEEP,
+        environment: str | None = KEEP,
         prices: Mapping[str, Any] | None = None,
         aliases: Mapping[str, str] | None = None,
         include_usage_hosts: Iterable[str] | None = None,
@@ -240,14 +250,17 @@ class Runtime:
             wiring.default_mode = as_mode(mode)
         if budget is not KEEP:
             self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
-        if policies is not None:
-            self.policies.set(policies)
-            if policies and not self._policies_hold_doors:
-                self._policies_hold_doors = True
-                self.acquire_doors()
-            elif not policies and self._policies_hold_doors:
-                self._policies_hold_doors = False
-                self.release_doors()
+        if environment is not KEEP:
+            self.environment.given = environment
+        if isinstance(policies, (str, os.PathLike)):
+            self._follow(Path(policies), plan_of, reload_seconds)
+        elif plan_of is not None or reload_seconds is not KEEP:
+            given = "plan_of" if plan_of is not None else "reload_seconds"
+            raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
+        elif policies is not None:
+            with self._lock:
+                self._enforce(policies)
+                self._watch_policies(None)
         for model, price in (prices or {}).items():
             self.prices().set(model, price)
         for name, target in (aliases or {}).items():
@@ -256,6 +269,67 @@ class Runtime:
             self.usage_hosts = frozenset(include_usage_hosts)
         if keys is not None:
             self.teller.metric_scopes = keys
+
+    def _enforce(self, policies: Sequence[Policy]) -> None:
+        """Put policies in force in place of those before."""
+        self.policies.set(policies)
+        if policies and not self._policies_hold_doors:
+            self._policies_hold_doors = True
+            self.acquire_doors()
+        elif not policies and self._policies_hold_doors:
+            self._policies_hold_doors = False
+            self.release_doors()
+
+    def _follow(self, path: Path, plan_of: Any, every: Any) -> None:
+        """Put the policies of a file in force, now and whenever it changes."""
+        from . import policy_file
+        from .policy_watch import EVERY, PolicyWatch, seconds
+
+        every = EVERY if every is KEEP else seconds(every)
+        path = path.absolute()
+        mine: list[PolicyWatch[PolicyFile]] = []
+
+        def apply(found: PolicyFile) -> None:
+            with self._lock:
+                if self._policy_watch is not mine[0]:
+                    return  # the program has configured something else meanwhile
+                for model, price in found.prices.items():
+                    self.prices().set(model, price)
+                for name, target in found.aliases.items():
+                    self.prices().alias(name, target)
+                self._enforce(found.policies)
+
+        watch = PolicyWatch(path, lambda text: policy_file.read(text, path.name, plan_of), apply, every)
+        mine.append(watch)
+        with self._lock:
+            before = self._policy_watch
+            self._watch_policies(watch)
+            try:
+                apply(watch.first)
+            except ValueError:
+                self._watch_policies(before)
+                raise
+
+    def _watch_policies(self, watch: PolicyWatch[PolicyFile] | None) -> None:
+        before, self._policy_watch = self._policy_watch, watch
+        if before is not None:
+            before.stop()
+        self.policies.before_calls = None
+        if watch is not None:
+            watch.start()
+
+    def forked_watch(self) -> None:
+        """In a child: the file is watched again from the first call on."""
+        watch = self._policy_watch
+        if watch is not None:
+            watch.forked()
+            self.policies.before_calls = self._watch_again
+
+    def _watch_again(self) -> None:
+        with self._lock:
+            if self.policies.before_calls is not None and self._policy_watch is not None:
+                self._policy_watch.start()
+            self.policies.before_calls = None
 
     def _set_budget(self, budget: Budget | None) -> None:
         """The budget that every call of the process is charged to."""
@@ -266,12 +340,18 @@ class Runtime:
             self.release_doors()
 
     def read_environment(self) -> None:
-        """Take the budget that SHEKEL_BUDGET names, unless the program has set one; and whom to trust.
+        """Take the budget that SHEKEL_BUDGET says and the policies of the file that SHEKEL_POLICIES names, unless the
+        program has set some; and whom to trust.
 
         Raises:
-            ValueError: it is no spec, or SHEKEL_TRUST and the keys of baggage make no sense.
+            ValueError: it is no spec, the file makes no sense, or SHEKEL_TRUST and the keys of baggage make no sense.
         """
         outside.read_environment()
+        file = os.environ.get(POLICIES_VARIABLE, "").strip()
+        if file and self._policies_environment != file:
+            if not self.policies.in_force:
+                self._follow(Path(file), None, KEEP)
+            self._policies_environment = file
         text = os.environ.get(BUDGET_VARIABLE, "").strip()
         if not text or self._environment == text:
             return
@@ -283,6 +363,7 @@ class Runtime:
             self._set_budget(budget)
 
     _environment: str | None = None
+    _policies_environment: str | None = None
     _policies_hold_doors = False
 
 
@@ -322,6 +403,7 @@ def _after_fork() -> None:
     for budget in list(budgets.made):
         budget.forked()
     runtime.gate.forked = True
+    runtime.forked_watch()
 
 
 if hasattr(os, "register_at_fork"):

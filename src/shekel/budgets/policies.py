@@ -43,6 +43,8 @@ class Policies:
         self._unset: UnsetKeys | None = None
         self._asks_environment = False
         self.keys: frozenset[str] = frozenset()
+        self.before_calls: Callable[[], object] | None = None
+        """Run before the next call, which takes it away: what a forked child has to begin again."""
 
     @property
     def in_force(self) -> tuple[Policy, ...]:
@@ -128,6 +130,8 @@ class Policies:
         """What a call made in this context, to that provider, is charged to."""
         if not self._standing:
             return ()
+        if self.before_calls is not None:
+            self.before_calls()
         scopes = enclosing.scopes(entries(here), here, self.keys)
         unset = self._unset
         if unset is not None and unset.keys and not unset.seen(scopes[0], here):

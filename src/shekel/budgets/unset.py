@@ -1,4 +1,4 @@
-"""Unset keys: says once that a policy is on a key that no call has, or only from baggage that is not trusted."""
+"""Unset keys: says once that a policy is on a key that no call has."""
 
 from __future__ import annotations
 
@@ -31,14 +31,7 @@ class UnsetKeys:
             if key in scope:
                 self.keys.pop(key, None)
             elif baggage.get_baggage(key, here) is not None:
-                self.keys.pop(key, None)
-                faults.warn_once(
-                    f"untrusted {key}",
-                    "The policy %r is on %r, which calls have only in baggage that is not trusted: they are not "
-                    "charged to it. Set it with shekel.scope(...), or say with trust=… whose baggage counts.",
-                    policy,
-                    key,
-                )
+                self.keys.pop(key, None)  # who does not trust it has said so
             elif self._calls >= CALLS:
                 self.keys.pop(key, None)
                 faults.warn_once(
