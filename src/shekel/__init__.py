@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from .instrumentor import ShekelInstrumentor
     from .scopes.asgi import ScopeMiddleware
     from .scopes.wsgi import WsgiScopeMiddleware
+    from .subscriptions import on_hard_limit, on_soft_limit, on_usage
+    from .telemetry.events import LimitEvent, UsageEvent
+    from .telemetry.listeners import Subscription
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "Exceeded",
     "FallbackError",
     "Limit",
+    "LimitEvent",
     "LimitState",
     "Mode",
     "NodeBudgetExceededError",
@@ -74,17 +78,22 @@ __all__ = [
     "ShekelSampler",
     "ShekelSpanProcessor",
     "SpendVelocityExceededError",
+    "Subscription",
     "TaskBudgetExceededError",
     "TemporalBudget",
     "ToolBudgetExceededError",
     "ToolSpendExceededError",
     "UnboundedCallError",
     "UnpricedModelError",
+    "UsageEvent",
     "WsgiScopeMiddleware",
     "assign_plan",
     "budget",
     "call_of",
     "configure",
+    "on_hard_limit",
+    "on_soft_limit",
+    "on_usage",
     "per",
     "reconcile",
     "scope",
@@ -103,6 +112,12 @@ _LAZY = {
     "ShekelSampler": "doors.sampler",
     "ShekelSpanProcessor": "doors.processor",
     "WsgiScopeMiddleware": "scopes.wsgi",
+    "LimitEvent": "telemetry.events",
+    "Subscription": "telemetry.listeners",
+    "UsageEvent": "telemetry.events",
+    "on_hard_limit": "subscriptions",
+    "on_soft_limit": "subscriptions",
+    "on_usage": "subscriptions",
 }
 
 

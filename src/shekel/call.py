@@ -19,6 +19,7 @@ import itertools
 import math
 import secrets
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import faults, late
@@ -45,6 +46,23 @@ NO_LIMIT = 1 << 62
 """A reader's limit that is never reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """What a program says of spending that no door sees.
+
+    Attributes:
+        description: in its own words.
+        metadata: facts of its own.
+        tool_calls: how often which tool ran.
+        cost_explicit: whether it gave the cost.
+    """
+
+    description: str | None
+    metadata: Mapping[str, Any]
+    tool_calls: Mapping[str, int]
+    cost_explicit: bool
+
+
 class Gate(Protocol):
     """What a call needs of the gate."""
 
@@ -66,10 +84,17 @@ class Teller(Protocol):
     def event(self, call: Call, name: str, attributes: Mapping[str, Any]) -> None: ...
 
 
-_RUN = secrets.token_hex(6)
+_run = secrets.token_hex(6)
 _numbers = itertools.count(1)
 open_calls: dict[str, Call] = {}
 """Calls that were admitted and have not ended, by id; finished at exit."""
+
+
+def forked() -> None:
+    """In a child process: what the parent has open is the parent's, and no id may come twice."""
+    global _run
+    _run = secrets.token_hex(6)
+    open_calls.clear()
 
 
 class Call:
@@ -153,6 +178,9 @@ class Call:
         "wall",
     )
 
+    manual: Manual | None = None
+    """What a program said of spending that no door saw; see `shekel.record`."""
+
     def __init__(
         self,
         endpoint: Api,
@@ -168,7 +196,7 @@ class Call:
         attempts: int = 1,
         body: Mapping[str, Any] | None = None,
     ) -> None:
-        self.id = f"{_RUN}-{next(_numbers)}"
+        self.id = f"{_run}-{next(_numbers)}"
         self.endpoint = endpoint
         self.request = request
         self.provider = provider or endpoint.provider
@@ -416,14 +444,14 @@ class Call:
                 self.gate.release(self)
             else:
                 self._settle(cost)
-                if answer is not None and answer.usage is not None:
+                if answer is not None and answer.usage is not None and self.manual is None:
                     self.gate.learn(self, answer)
         except Exception as error:
             faults.report("settled a call", error)
         finally:
-            self.teller.finished(self, cost)
             if self.receipt is not None:
                 self.receipt.close(self, cost)
+            self.teller.finished(self, cost)
         return True
 
     def withdraw(self) -> bool:

@@ -32,6 +32,9 @@ RUN = otel.create_key("shekel-run")
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""
 
+OURS = frozenset({BUDGETS, LAST_CALL, SCOPE, CALL})
+"""All of them."""
+
 _runtime: Any = getattr(otel, "_RUNTIME_CONTEXT", None)
 
 

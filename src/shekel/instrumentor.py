@@ -27,8 +27,8 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         ShekelInstrumentor().instrument()
 
     `instrument()` imports no SDK: each is wrapped when the program imports it. Its arguments are
-    `tracer_provider` and `meter_provider`; without them the global providers are used, also where those are
-    set later.
+    `tracer_provider`, `meter_provider` and `logger_provider`; without them the global providers are used, also where
+    those are set later.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -46,7 +46,8 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Begin to meter and to tell. Reads SHEKEL_BUDGET.
 
         Args:
-            **kwargs: `tracer_provider`, `meter_provider`, and what `BaseInstrumentor.instrument` takes.
+            **kwargs: `tracer_provider`, `meter_provider`, `logger_provider`, and what `BaseInstrumentor.instrument`
+                takes.
 
         Raises:
             ValueError: SHEKEL_BUDGET is no spec. Under `opentelemetry-instrument`, which would only log this, the
@@ -63,7 +64,7 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: Any) -> None:
         runtime = the_runtime()
-        runtime.teller.bind(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
+        runtime.teller.bind(*(kwargs.get(each) for each in ("tracer_provider", "meter_provider", "logger_provider")))
         runtime.acquire_doors()
         runtime.watch()
 

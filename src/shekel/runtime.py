@@ -32,6 +32,7 @@ from .budgets.policy import Policy
 from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
 from .call import Call, open_calls
+from .call import forked as call_ids_forked
 from .doors.stainless import SDKS, Door
 from .environment import Environment
 from .estimation import Estimator
@@ -40,7 +41,7 @@ from .package import version
 from .scopes import counts
 from .scopes.outside import outside
 from .settlement import Outcome
-from .telemetry import providers
+from .telemetry import listeners, providers
 from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
@@ -82,6 +83,7 @@ class Runtime:
             shadowed=self._shadowed,
         )
         self.teller = Teller(self._rows, version())
+        self.gate.tool_refused = lambda error, here: self.teller.tool_refused(error, here, entries(here))
         self.teller.metric_scopes = scope_keys(os.environ.get("SHEKEL_METRIC_SCOPES", "").split(","))
         self.traced_seen = False
         """Whether a span of somebody else has stood for a call: until then doors need not look for one."""
@@ -222,6 +224,21 @@ class Runtime:
 
     def _violated(self, call: Call) -> None:
         self.teller.violated(call.model)
+
+    # Listeners
+
+    def listened(self) -> None:
+        """Somebody listens from now on: calls are seen, and thresholds watched where they are listened for."""
+        self.acquire_doors()
+        self._watch()
+
+    def unlistened(self) -> None:
+        """Somebody listens no more."""
+        self._watch()
+        self.release_doors()
+
+    def _watch(self) -> None:
+        self.gate.watched = self.teller.watched if listeners.of(listeners.SOFT) else None
 
     # Configuration
 
@@ -391,6 +408,7 @@ def finish_open_calls() -> None:
             call.finish(Outcome.DROPPED)
         except Exception as error:
             faults.report("finished a call at exit", error)
+    listeners.drain()
 
 
 def _after_fork() -> None:
@@ -398,7 +416,7 @@ def _after_fork() -> None:
     runtime = _made
     if runtime is None:
         return
-    open_calls.clear()
+    call_ids_forked()
     runtime.ledger.forked()
     for budget in list(budgets.made):
         budget.forked()
@@ -437,6 +455,7 @@ tools.charge = lambda name, price, here, counts: the_runtime().gate.admit_tool(n
 tools.tell = lambda name, here: the_runtime().teller.tool(name, here)
 wiring.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, cause)
 wiring.watch = lambda: the_runtime().watch_provider()
+wiring.warned = lambda claim, used, share, call: the_runtime().teller.warned(claim, used, share, call)
 wiring.relimited = lambda claim: the_runtime().relimited(claim)
 wiring.activated.append(lambda: the_runtime().acquire_doors())
 wiring.deactivated.append(lambda: the_runtime().release_doors())

@@ -358,13 +358,13 @@ class Budget(Steering, KnownNames):
 
     def after_settlement(self, call: Call) -> None:
         """Warn if a threshold is passed. Called outside any lock, after the ledger has settled."""
-        for claim, used, thresholds in self._crossed(call.claims, call.moment()):
-            self._warn(call, claim, used, thresholds)
+        for claim, used, share, thresholds in self._crossed(call.claims, call.moment()):
+            self._warn(call, claim, used, share, thresholds)
         if len(self.queue):
             self.queue.freed()
 
-    def _crossed(self, claims: Iterable[Claim], now: int) -> Iterable[tuple[Claim, int, Thresholds]]:
-        """The limits of which a threshold was just crossed, once for each, with what is used."""
+    def _crossed(self, claims: Iterable[Claim], now: int) -> Iterable[tuple[Claim, int, float, Thresholds]]:
+        """The limits of which a threshold was just crossed, once for each, with what is used and the share."""
         if not self._warns:
             return
         for claim in claims:
@@ -376,10 +376,15 @@ class Budget(Steering, KnownNames):
                     continue
                 thresholds = self._rates
             used = wiring.ledger().read(claim.meter, now).settled
-            for _ in thresholds.crossed(claim, used, now):
-                yield claim, used, thresholds
+            for share in thresholds.crossed(claim, used, now):
+                yield claim, used, share, thresholds
 
-    def _warn(self, call: Call, claim: Claim, used: int, thresholds: Thresholds) -> None:
+    @property
+    def warns(self) -> bool:
+        """Whether it has thresholds of its own."""
+        return self._warns
+
+    def _warn(self, call: Call, claim: Claim, used: int, share: float, thresholds: Thresholds) -> None:
         told: dict[str, Any] = {} if self.name is None else {names.BUDGET_NAME: self.name}
         if claim.unit is Unit.USD:
             told[names.BUDGET_LIMIT_USD] = (claim.limit or 0) / NANO
@@ -389,6 +394,7 @@ class Budget(Steering, KnownNames):
             told[names.BUDGET_LIMIT] = claim.limit
             told[names.BUDGET_USED] = used
         call.teller.event(call, names.EVENT_WARNING, told)
+        wiring.warned(claim, used, share, call)
         thresholds.tell(self.name, claim, used)
 
     def tool_ran(
@@ -396,7 +402,8 @@ class Budget(Steering, KnownNames):
     ) -> None:
         """A tool was counted (unless it had been) and charged that amount. Called outside any lock."""
         self._books.tool(tool, amount, innermost=innermost, counts=counts)
-        for claim, used, thresholds in self._crossed(claims, now):
+        for claim, used, share, thresholds in self._crossed(claims, now):
+            wiring.warned(claim, used, share, None)
             thresholds.tell(self.name, claim, used)
 
     def tool_left_out(self, amount: int) -> None:

@@ -27,6 +27,7 @@ from .errors import BudgetExceededError, FallbackError
 from .gauges import Gauges
 from .holds import Need, line_of, need_of, with_failed
 from .limits import Mode, Unit
+from .part_errors import ToolBudgetExceededError
 from .slices import Slices
 from .tool_gate import charge_tool
 
@@ -71,6 +72,10 @@ class Gate(Appraisal):
         self._slices = Slices(ledger, self._tell_shadows)
         self.forked = False
         """Set in a forked child, until its first call under a limit has said so."""
+        self.watched: Callable[[Call, Claim, Balance], None] | None = None
+        """Told what each limit shows after a settlement, while somebody listens for soft limits."""
+        self.tool_refused: Callable[[Exception, Context], None] = lambda error, context: None
+        """Told of a tool that is not run."""
         self._overran = overran
         self._violated = violated
         self._shadowed = shadowed
@@ -266,7 +271,11 @@ class Gate(Appraisal):
         context = Context({**context, ctx.RUN: name})
         claims = {c.meter: c for payer in self.payers for c in payer.claims(context, now / 1_000_000)}
         if claims:
-            charge_tool(self.ledger, tuple(claims.values()), name, price, now, counts=counts)
+            try:
+                charge_tool(self.ledger, tuple(claims.values()), name, price, now, counts=counts)
+            except (BudgetExceededError, ToolBudgetExceededError) as refusal:
+                self.tool_refused(refusal, context)
+                raise
 
     # While it runs
 
@@ -325,6 +334,8 @@ class Gate(Appraisal):
             call.aftermath = refusals.finished(call, claim, balance)
         if claim.row is not None:
             claim.row.settled(call, claim, balance, now)
+        if self.watched is not None:
+            self.watched(call, claim, balance)
         if claim.unit is not Unit.USD:
             return
         self.gauges.watch(claim, balance)
@@ -332,7 +343,7 @@ class Gate(Appraisal):
         admitted = call.overdrawn.get(claim.meter, call.held(index))
         over = min(balance.settled + balance.held - claim.limit, amounts.get(claim.meter, 0) - admitted)
         if over > 0 and claim.votes:
-            cause = "retry" if call.failed_spent else "settlement"
+            cause = "record" if call.manual is not None else "retry" if call.failed_spent else "settlement"
             if claim.meter in call.overdrawn:
                 cause = "finish"
             self._overran(claim, over, cause)

@@ -54,6 +54,12 @@ class Row:
         standing = self.standing
         return None if standing is None else standing.limit_now(self, claim)
 
+    @property
+    def warns(self) -> bool:
+        """Whether its policy has thresholds of its own."""
+        standing = self.standing
+        return standing is not None and standing.warned is not None
+
     def settled(self, call: Call, claim: Claim, balance: Balance, now: int) -> None:
         """A call has ended on one of the meters: warn, if a threshold is passed. Called outside any lock."""
         standing = self.standing

@@ -23,10 +23,14 @@ class Thresholds:
     Args:
         shares: shares of a limit, above 0 and at most 1, in rising order.
         on_warn: called with (used, limit): USD for a limit in USD, counts for others; None for `warnings.warn`.
+        kept: how many warnings are remembered.
     """
 
-    def __init__(self, shares: tuple[float, ...], on_warn: Callable[[float, float], object] | None) -> None:
+    def __init__(
+        self, shares: tuple[float, ...], on_warn: Callable[[float, float], object] | None, kept: int = KEPT
+    ) -> None:
         self.shares = shares
+        self._kept = kept
         self._on_warn = on_warn
         self._warned: dict[tuple[Any, float], int] = {}
 
@@ -58,7 +62,7 @@ class Thresholds:
                 if key not in self._warned:
                     self._warned[key] = now
                     found.append(share)
-                    if len(self._warned) > KEPT:
+                    if len(self._warned) > self._kept:
                         del self._warned[next(iter(self._warned))]
         return found
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import locks
 from ..telemetry import names
+from . import wiring
 from .claims import AtLimit
 from .limits import NANO, Unit
 from .thresholds import call_back, least
@@ -53,7 +54,7 @@ class Warned:
             if used < least(share, limit):
                 break
             if self._is_new((claim.meter, share), claim, now):
-                self._tell(call, claim, scope, used, limit)
+                self._tell(call, claim, scope, used, limit, share)
 
     def _is_new(self, key: tuple[Any, float], claim: Claim, now: int) -> bool:
         known = self._past.get(key)
@@ -71,7 +72,7 @@ class Warned:
                 self._sweep_at = max(FEW, 2 * len(self._past))
             return True
 
-    def _tell(self, call: Call, claim: Claim, scope: dict[str, str], used: int, limit: int) -> None:
+    def _tell(self, call: Call, claim: Claim, scope: dict[str, str], used: int, limit: int, share: float) -> None:
         told: dict[str, Any] = {} if claim.name is None else {names.BUDGET_NAME: claim.name}
         scale = NANO if claim.unit is Unit.USD else 1
         if claim.unit is Unit.USD:
@@ -80,5 +81,6 @@ class Warned:
             told[names.BUDGET_UNIT] = claim.unit.value
             told[names.BUDGET_LIMIT], told[names.BUDGET_USED] = limit, used
         call.teller.event(call, names.EVENT_WARNING, told)
+        wiring.warned(claim, used, share, call)
         if self.on_warn is not None and claim.at_limit is not AtLimit.SHADOW:
             call_back("called on_warn", self.on_warn, scope, used / scale, limit / scale)

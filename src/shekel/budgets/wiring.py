@@ -12,6 +12,7 @@ from ..ledgers.base import Ledger
 from .limits import Mode
 
 if TYPE_CHECKING:
+    from ..call import Call
     from .budget import Budget
     from .claims import Claim
 
@@ -33,6 +34,9 @@ forget: Callable[[list[Any]], None] = lambda meters: None  # noqa: E731
 
 overran: Callable[[Claim, int, str], None] = lambda claim, nano, cause: None  # noqa: E731
 """Called when a limit that was lowered is exceeded already."""
+
+warned: Callable[[Claim, int, float, Call | None], None] = lambda claim, used, share, call: None  # noqa: E731
+"""Called when a threshold of a budget is crossed: what is used, the share, and the call (None: a tool) that did it."""
 
 relimited: Callable[[Claim], None] = lambda claim: None  # noqa: E731
 """Called when a limit was changed: gauges show it."""

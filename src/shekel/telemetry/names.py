@@ -90,6 +90,7 @@ DECISION: Final = "shekel.decision"
 DECISION_REASON: Final = "shekel.decision.reason"
 FALLBACK_FROM: Final = "shekel.fallback.from"
 BUDGET_NAME: Final = "shekel.budget.name"
+BUDGET_SCOPE: Final = "shekel.budget.scope"
 BUDGET_LIMIT_USD: Final = "shekel.budget.limit_usd"
 BUDGET_SPENT_USD: Final = "shekel.budget.spent_usd"
 BUDGET_REMAINING_USD: Final = "shekel.budget.remaining_usd"
@@ -108,6 +109,9 @@ EVENT_ALLOWANCE: Final = "shekel.budget.allowance"
 EVENT_FALLBACK: Final = "shekel.budget.fallback"
 EVENT_REFUSAL: Final = "shekel.budget.refusal"
 EVENT_CUT: Final = "shekel.budget.cut"
+
+# Log records
+EVENT_DECISION: Final = "shekel.budget.decision"
 
 # Metrics of the conventions
 METRIC_TOKEN_USAGE: Final = "gen_ai.client.token.usage"

@@ -6,8 +6,9 @@ from the providers given, else from the global ones, also where those are set la
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
@@ -16,11 +17,17 @@ from opentelemetry.trace import Span, SpanKind
 from .. import faults, locks
 from ..call import Call
 from ..context import suppressed
-from ..settlement import Cost
-from . import names
+from ..settlement import Cost, Outcome
+from . import listeners, names
+from .decisions import DecisionLog, Recent, condition
+from .events import LimitEvent, refusal_event, threshold_event, usage_event
 from .metrics import BudgetRow, Instruments
 from .spans import request_attributes, span_name, write_admission, write_end
 from .tools import start_tool
+
+if TYPE_CHECKING:
+    from ..budgets.claims import Claim
+    from ..ledgers.base import Balance
 
 
 class Teller:
@@ -39,9 +46,11 @@ class Teller:
         self.tracer_provider: Any = None
         self._tracer: Any = None
         self._instruments: Instruments | None = None
+        self._log: DecisionLog | None = None
+        self._recent = Recent()
         self._meters: dict[int, tuple[Any, Instruments]] = {}
 
-    def bind(self, tracer_provider: Any = None, meter_provider: Any = None) -> None:
+    def bind(self, tracer_provider: Any = None, meter_provider: Any = None, logger_provider: Any = None) -> None:
         """Tell from now on, to these providers, or to the global ones (None)."""
         self.tracer_provider = tracer_provider
         self._tracer = trace.get_tracer(names.SCOPE, self._version, tracer_provider, schema_url=names.SCHEMA_URL)
@@ -52,6 +61,7 @@ class Teller:
             meter = metrics.get_meter(names.SCOPE, self._version, meter_provider, schema_url=names.SCHEMA_URL)
             known = self._meters[id(provider)] = (provider, Instruments(meter, self._budgets))
         self._instruments = known[1]
+        self._log = DecisionLog(self._version, logger_provider)
         self.bound = True
 
     def unbind(self) -> None:
@@ -59,6 +69,7 @@ class Teller:
         self.bound = False
         self._tracer = None
         self._instruments = None
+        self._log = None
         self.tracer_provider = None
 
     def provider(self) -> Any:
@@ -92,11 +103,24 @@ class Teller:
         decided = call.fallback_from is not None or call.cap is not None or call.allowances
         if span is not None and decided and span.is_recording():
             write_admission(call, span)
+        if decided and call.fallback_from is not None and self._log is not None and call.told:
+            with locks.Telling():
+                self._log.fallback(call)
 
     def finished(self, call: Call, cost: Cost) -> None:
         """Tell of a call that has ended. Never raises."""
         with locks.Telling():
             self._finished(call, cost)
+        try:
+            problem = call.refusal or call.cut or call.aftermath
+            if problem is not None:
+                self._decided(call, problem)
+            if call.outcome is not Outcome.REFUSED and (told := listeners.of(listeners.USAGE)):
+                event = usage_event(call, cost)
+                for each in told:
+                    each.tell(event)
+        except Exception as error:
+            faults.report("told of a call", error)
 
     def _finished(self, call: Call, cost: Cost) -> None:
         span = call.span
@@ -114,6 +138,54 @@ class Teller:
         finally:
             if span is not None and not call.adopted:
                 span.end()
+
+    # Decisions
+
+    def _decided(self, call: Call, problem: Exception) -> None:
+        """A call was refused or cut, or a stream was let to its end."""
+        decision = "refused" if call.refusal is not None else "cut" if call.cut is not None else "finished"
+        event = refusal_event(problem, decision, call.scope, call.moment() / 1_000_000, call.model)
+        if event is not None:
+            self._tell(event, call, listeners.HARD)
+
+    def tool_refused(self, problem: Exception, here: Context, scope: Mapping[str, str]) -> None:
+        """A tool was refused. Never raises."""
+        try:
+            event = refusal_event(problem, "refused", scope, time.time())
+            if event is not None:
+                self._tell(event, None, listeners.HARD, silent=suppressed(here))
+        except Exception as error:
+            faults.report("told of a tool", error)
+
+    def warned(self, claim: Claim, used: int, share: float, call: Call | None) -> None:
+        """A budget's own threshold was crossed."""
+        scope, model = ({}, None) if call is None else (call.scope, call.model)
+        self._tell(threshold_event(claim, used, 0, scope, time.time(), model), call, listeners.SOFT, share)
+
+    def watched(self, call: Call, claim: Claim, balance: Balance) -> None:
+        """What a limit shows after a settlement, for those who listen for limits without thresholds of their own."""
+        owner = claim.account or claim.row
+        if not claim.votes or (owner is not None and owner.warns):
+            return
+        for each in listeners.of(listeners.SOFT):
+            if each.thresholds is None:
+                continue
+            for share in each.thresholds.crossed(claim, balance.settled, call.moment()):
+                event = threshold_event(claim, balance.settled, balance.held, call.scope, time.time(), call.model)
+                if self._recent.is_new((id(each), condition(event, share))):
+                    each.tell(event)
+
+    def _tell(
+        self, event: LimitEvent, call: Call | None, kind: str, share: float | None = None, *, silent: bool = False
+    ) -> None:
+        """To the log, where it is wanted, and to those who listen; each once per condition in five seconds."""
+        if self._log is not None and not silent and (call is None or call.told):
+            with locks.Telling():
+                self._log.limit(event, call, share)
+        told = listeners.of(kind)
+        if told and self._recent.is_new((kind, condition(event, share))):
+            for each in told:
+                each.tell(event)
 
     def event(self, call: Call, name: str, attributes: Mapping[str, Any]) -> None:
         """An event on the call's span."""
