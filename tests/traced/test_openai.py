@@ -1,0 +1,120 @@
+"""The official OpenAI instrumentation beside our door, in both orders: one charge, one span, one refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+import shekel
+from shekel import BudgetExceededError, ShekelInstrumentor, budget
+from shekel.testing import FakeProvider, Reply
+
+MODEL = "gpt-4o-mini"
+ASKED: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there!"}], "max_tokens": 200}
+SCOPE = "opentelemetry.instrumentation.genai.openai"
+
+
+@pytest.fixture(params=["ours first", "theirs first"])
+def both(
+    request: pytest.FixtureRequest, tracer_provider: TracerProvider, reader: InMemoryMetricReader
+) -> Iterator[MeterProvider]:
+    meters = MeterProvider([reader])
+    ours, theirs = ShekelInstrumentor(), OpenAIInstrumentor()
+    order = [ours, theirs] if request.param == "ours first" else [theirs, ours]
+    for each in order:
+        each.instrument(tracer_provider=tracer_provider, meter_provider=meters)
+    yield meters
+    for each in reversed(order):
+        each.uninstrument()
+
+
+def told(exporter: InMemorySpanExporter) -> list[tuple[str, dict[str, Any], StatusCode]]:
+    return [
+        (
+            str(span.instrumentation_scope and span.instrumentation_scope.name),
+            dict(span.attributes or {}),
+            span.status.status_code,
+        )
+        for span in exporter.get_finished_spans()
+    ]
+
+
+def ask(client: openai.OpenAI, *, stream: bool) -> None:
+    if stream:
+        list(client.chat.completions.create(**ASKED, stream=True, stream_options={"include_usage": True}))
+    else:
+        client.chat.completions.create(**ASKED)
+
+
+@pytest.mark.usefixtures("both")
+class TestBoth:
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+    def test_one_charge_and_one_span(
+        self, client: openai.OpenAI, provider: FakeProvider, exporter: InMemorySpanExporter, stream: bool
+    ) -> None:
+        with shekel.scope(user_id="ada"), budget("$1 + 5 calls", name="b") as b:
+            ask(client, stream=stream)
+        [(scope, attributes, _)] = told(exporter)
+        assert scope == SCOPE
+        assert b.calls_used == 1
+        assert b.held == 0
+        assert b.spent == attributes["gen_ai.usage.cost.amount"] == pytest.approx(provider.bill.total / 1e9)
+        assert attributes["shekel.decision"] == "admitted"
+        assert attributes["user.id"] == "ada"
+
+    @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+    def test_refused_once_by_the_door(
+        self,
+        client: openai.OpenAI,
+        provider: FakeProvider,
+        exporter: InMemorySpanExporter,
+        reader: InMemoryMetricReader,
+        stream: bool,
+    ) -> None:
+        with budget(max_usd=0.000001, name="b"), pytest.raises(BudgetExceededError):
+            ask(client, stream=stream)
+        [(scope, attributes, status)] = told(exporter)
+        assert (scope, status) == (SCOPE, StatusCode.ERROR)
+        assert attributes["shekel.decision"] == "refused"
+        assert attributes["shekel.decision.reason"] == "exceeded"
+        assert provider.requests == []
+
+    def test_modes_that_need_the_door_work(self, client: openai.OpenAI, provider: FakeProvider) -> None:
+        provider.default = Reply(output_tokens=200)
+        with budget(max_usd=0.00005, mode="strict") as b:
+            client.chat.completions.create(**ASKED)
+        assert 0 < b.spent <= 0.00005
+        assert provider.requests[0].body["max_tokens"] < 200
+
+    def test_embeddings_which_only_the_span_shows_are_charged_by_it(
+        self, client: openai.OpenAI, exporter: InMemorySpanExporter
+    ) -> None:
+        with budget("$1 + 1 calls") as b, pytest.raises(openai.NotFoundError):
+            client.embeddings.create(model="text-embedding-3-small", input="Hello")
+        assert b.spent == 0
+        assert b.calls_used == 0
+        assert len(told(exporter)) == 1
+
+
+def test_tokens_and_times_are_recorded_once(
+    both: MeterProvider, client: openai.OpenAI, reader: InMemoryMetricReader
+) -> None:
+    client.chat.completions.create(**ASKED)
+    data = reader.get_metrics_data()
+    assert data is not None
+    by: dict[str, list[str]] = {}
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                by.setdefault(metric.name, []).append(scope.scope.name)
+    assert by["gen_ai.client.token.usage"] == by["gen_ai.client.operation.duration"] == [SCOPE]
+    assert by["shekel.cost"] == by["gen_ai.client.operation.cost"] == ["shekel"]
