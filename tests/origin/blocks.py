@@ -1,7 +1,7 @@
-"""The code blocks of the page that Shekel's vocabulary comes from: where they stand, and how deep each line is.
+"""The code blocks of the two pages that users come from: where they stand, and how deep each line is.
 
-The page is read at test time from the folder that SHEKEL_ORIGIN names; nothing of it is kept here but numbers. Its
-indentation was lost, so each block has one digit per line: the depth. The page's digest says if it is another page.
+The pages are read at test time from the folder that SHEKEL_ORIGIN names; nothing of them is kept here but numbers.
+Their indentation was lost, so each block has one digit per line: the depth. A page's digest says if it is another one.
 """
 
 from __future__ import annotations
@@ -11,22 +11,51 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = "streaming-with-shekel.txt"
-DIGEST = "ad1f28d5db1f8b33004e2595740206d87c13fa68f08d47ed1bce601c0a466bf4"
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: its file, and the SHA-256 of what it holds."""
+
+    file: str
+    digest: str
+
+    def path(self) -> Path | None:
+        """Where it is; None if it is not there."""
+        folder = os.environ.get("SHEKEL_ORIGIN")
+        found = Path(folder) / self.file if folder else None
+        return found if found is not None and found.is_file() else None
+
+    def lines(self) -> list[str]:
+        """Its lines."""
+        found = self.path()
+        assert found is not None
+        text = found.read_bytes()
+        assert hashlib.sha256(text).hexdigest() == self.digest, f"{found} is another page: count its lines again"
+        return text.decode().splitlines()
+
+    @property
+    def absent(self) -> str:
+        """Why its tests are skipped where it is not there."""
+        return f"set SHEKEL_ORIGIN to the folder that holds {self.file}"
+
+
+SHEKEL = Page("streaming-with-shekel.txt", "ad1f28d5db1f8b33004e2595740206d87c13fa68f08d47ed1bce601c0a466bf4")
+PAYGENT = Page("streaming-with-paygent.txt", "928cde75d380c210612d427dfceeb1e173e81a69b1c5f80175459fbcb16b5573")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of the page: its first line, counted from 1, the depth of each of its lines, and how many calls it
+    """A block of a page: its first line, counted from 1, the depth of each of its lines, and how many calls it
     makes."""
 
     first: int
     depths: str
     calls: int
+    page: Page = SHEKEL
 
     def source(self) -> str:
         """Its code, indented again and otherwise as it stands on the page."""
-        lines = page()[self.first - 1 : self.first - 1 + len(self.depths)]
+        lines = self.page.lines()[self.first - 1 : self.first - 1 + len(self.depths)]
         assert len(lines) == len(self.depths)
         return "".join(f"{'    ' * int(depth)}{line}\n" for depth, line in zip(self.depths, lines, strict=True))
 
@@ -48,19 +77,9 @@ BUFFER = Block(220, "0001222111223312", calls=1)
 ERRORS = Block(237, "001234443334442122122", calls=1)
 
 ALL = {name.lower(): block for name, block in list(globals().items()) if isinstance(block, Block)}
+"""Those of Shekel's page."""
 
-
-def path() -> Path | None:
-    """Where the page is; None if it is not there."""
-    folder = os.environ.get("SHEKEL_ORIGIN")
-    found = Path(folder) / PAGE if folder else None
-    return found if found is not None and found.is_file() else None
-
-
-def page() -> list[str]:
-    """The page's lines."""
-    found = path()
-    assert found is not None
-    text = found.read_bytes()
-    assert hashlib.sha256(text).hexdigest() == DIGEST, f"{found} is another page: count its lines and depths again"
-    return text.decode().splitlines()
+PAYGENT_SYNC = Block(13, "000001222211231", calls=1, page=PAYGENT)
+PAYGENT_ASYNC = Block(43, "0000123333223420", calls=1, page=PAYGENT)
+PAYGENT_FASTAPI = Block(63, "0000000001234555544563231", calls=1, page=PAYGENT)
+PAYGENT_WRAP = Block(92, "012222111001", calls=1, page=PAYGENT)

@@ -25,11 +25,16 @@ from . import blocks
 from .blocks import Block
 
 pytestmark = [
-    pytest.mark.skipif(blocks.path() is None, reason=f"set SHEKEL_ORIGIN to the folder that holds {blocks.PAGE}"),
+    pytest.mark.skipif(blocks.SHEKEL.path() is None, reason=blocks.SHEKEL.absent),
     pytest.mark.filterwarnings("ignore:The model:DeprecationWarning"),
 ]
 
 NANO = 1_000_000_000
+ASKED: dict[str, Any] = {
+    "model": "gpt-4o-mini",
+    "messages": [{"role": "user", "content": "Tell me a story"}],
+    "stream": True,
+}
 
 
 @pytest.fixture
@@ -250,3 +255,41 @@ def test_usage_is_asked_for_and_the_page_never_sees_the_extra_chunk(run: Any, pr
     run(blocks.OPENAI)
     (request,) = provider.requests
     assert request.body["stream_options"] == {"include_usage": True}
+
+
+class TestLimitations:
+    """What the page says it cannot do."""
+
+    def test_cost_is_checked_while_the_answer_comes(self, provider: FakeProvider) -> None:
+        provider.default = Reply(output_tokens=500, pace=0.001)
+        with shekel.budget(max_usd=1) as b:
+            seen = [b.spent for _ in openai.OpenAI().chat.completions.create(**ASKED)]
+        assert 0 < seen[10] < seen[200] < seen[-1]
+
+    def test_a_stream_is_stopped_in_the_middle(self, provider: FakeProvider) -> None:
+        provider.default = Reply(output_tokens=8_000, pace=0.002)  # $0.0048
+        chunks = 0
+        with shekel.budget(max_usd=0.0006) as b, pytest.raises(shekel.BudgetExceededError):
+            for _ in openai.OpenAI().chat.completions.create(**ASKED):
+                chunks += 1
+        provider.wait_idle()
+        (attempt,) = provider.bill
+        assert chunks > 500
+        assert attempt.outcome == "disconnected"
+        assert attempt.output_tokens < 4_000
+        assert attempt.cost / NANO <= 0.0006 + b.peak_exposure
+
+    def test_a_stream_that_is_left_early_costs_what_was_generated_by_then(self, provider: FakeProvider) -> None:
+        """Only the provider knows what it generated after that: `spent` estimates it, `exposure` bounds it."""
+        provider.default = Reply(output_tokens=2_000, pace=0.002)
+        with shekel.budget() as b:
+            with openai.OpenAI().chat.completions.create(**ASKED) as stream:
+                for number, _ in enumerate(stream):
+                    if number == 100:
+                        break
+        provider.wait_idle()
+        (attempt,) = provider.bill
+        whole = 2_000 * 0.6e-6
+        assert 100 * 0.6e-6 <= b.spent < whole
+        assert attempt.cost / NANO < whole
+        assert attempt.cost / NANO <= b.spent + b.exposure
