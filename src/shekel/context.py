@@ -29,6 +29,9 @@ TOOLS = otel.create_key("shekel-tools")
 RUN = otel.create_key("shekel-run")
 """The name of the tool whose run is just being admitted."""
 
+NAMED = otel.create_key("shekel-named")
+"""Keys of baggage entries that a signature from outside named before one of ours took its place."""
+
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""
 

@@ -120,7 +120,7 @@ def without_scope(here: Context, keys: frozenset[str]) -> Context:
     if not carried:
         return here
     scope = entries(here)
-    named = outside.named(carried)
+    named = outside.named(here)
     hidden = [key for key in carried if key in keys or key in scope or key in named]
     if not hidden:
         return here

@@ -9,21 +9,22 @@ then on, however long it lasts. The same signature in a later request is checked
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
 
-from .. import faults
+from .. import context, faults
 from . import keyring, signature
 from .counts import Drop, drop
 from .keyring import Keyring
 from .signature import ENTRY, Seal
-from .values import KEYS, MOST, is_key, problem_of
+from .values import KEYS, MOST, TOKEN, is_key, problem_of
 
 TRUST_VARIABLE = "SHEKEL_TRUST"
 
@@ -35,6 +36,9 @@ REMEMBERED = 1_024
 
 LONGEST_HEADER = 8_192
 """The most bytes of baggage. Source: W3C Baggage, "Limits", and `W3CBaggagePropagator._MAX_HEADER_LENGTH`."""
+
+_MEMBER = re.compile(rf"[ \t]*{TOKEN}[ \t]*=[\t\x20-\x21\x23-\x5b\x5d-\x7e]*")
+"""One entry of the header. Source: W3C Baggage, "Header Content"."""
 
 STANDARD = frozenset(KEYS.values())
 _BAGGAGE: Any = getattr(baggage, "_BAGGAGE_KEY", None)
@@ -216,10 +220,12 @@ class Outside:
         )
 
     def header(self, text: str | None) -> None:
-        """A request's baggage header, of which OpenTelemetry drops what is too long or not ASCII before we see it."""
-        if text is not None and len(text) > LONGEST_HEADER:
+        """A request's baggage header: OpenTelemetry drops what is too long or malformed before anybody sees it."""
+        if not text:
+            return
+        if len(text) > LONGEST_HEADER:
             drop(Drop.OVERSIZED)
-        elif text is not None and not text.isascii():
+        elif any(member.strip(" \t") and not _MEMBER.fullmatch(member) for member in text.split(",")):
             drop(Drop.MALFORMED)
 
     # What is sent on
@@ -245,6 +251,9 @@ class Outside:
         ring = self.keys
         carried = baggage.get_all(here)
         if ring is not None:
+            others = self.named(before) - STANDARD - {ENTRY}
+            if others:
+                here = Context({**here, context.NAMED: others})
             covered = {key: value for key, value in own.items() if carried.get(key) == value}
             if covered:
                 here = baggage.set_baggage(ENTRY, Seal(lambda: self._sign(ring, covered)), here)
@@ -263,13 +272,14 @@ class Outside:
             faults.report("signed baggage", error)
             return "unsigned"
 
-    def named(self, carried: Mapping[str, object]) -> frozenset[str]:
+    def named(self, here: Context) -> frozenset[str]:
         """The keys of baggage that are about who pays, whether they count here or not."""
-        seal = carried.get(ENTRY)
+        before = cast("frozenset[str]", here.get(context.NAMED, STANDARD))
+        seal = baggage.get_baggage(ENTRY, here)
         if seal is None:
-            return STANDARD
+            return STANDARD | before
         read = None if isinstance(seal, Seal) or not isinstance(seal, str) else signature.read(seal)
-        return STANDARD | {ENTRY} if read is None else STANDARD.union(read.keys, (ENTRY,))
+        return STANDARD.union(before, (ENTRY,), () if read is None else read.keys)
 
 
 def _all(carried: Mapping[str, object], asked: frozenset[str]) -> Mapping[str, str]:

@@ -22,8 +22,10 @@ OpenTelemetry's propagator lets one entry have."""
 RESERVED = "shekel."
 """What keys must not start with: those names are Shekel's own."""
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 """A key. Source: W3C Baggage, `key = token`, and RFC 7230, `token`."""
+
+_TOKEN = re.compile(TOKEN)
 
 
 def as_entries(given: Mapping[str, Any]) -> dict[str, str]:
