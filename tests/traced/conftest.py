@@ -12,6 +12,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shekel import ShekelInstrumentor
+from shekel.runtime import the_runtime
+
+
+@pytest.fixture(autouse=True)
+def nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is expected of a model depends on the calls before: not on those of other tests."""
+    monkeypatch.setattr(the_runtime().estimator, "_models", {})
 
 
 @pytest.fixture
