@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from .doors.processor import ShekelSpanProcessor
     from .doors.sampler import ShekelSampler
     from .instrumentor import ShekelInstrumentor
+    from .manual import record
     from .scopes.asgi import ScopeMiddleware
     from .scopes.wsgi import WsgiScopeMiddleware
     from .subscriptions import on_hard_limit, on_soft_limit, on_usage
     from .telemetry.events import LimitEvent, UsageEvent
     from .telemetry.listeners import Subscription
+    from .wrapping import ameter, meter
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
@@ -87,15 +89,18 @@ __all__ = [
     "UnpricedModelError",
     "UsageEvent",
     "WsgiScopeMiddleware",
+    "ameter",
     "assign_plan",
     "budget",
     "call_of",
     "configure",
+    "meter",
     "on_hard_limit",
     "on_soft_limit",
     "on_usage",
     "per",
     "reconcile",
+    "record",
     "scope",
     "scoped",
     "scoped_client",
@@ -115,7 +120,10 @@ _LAZY = {
     "LimitEvent": "telemetry.events",
     "Subscription": "telemetry.listeners",
     "UsageEvent": "telemetry.events",
+    "ameter": "wrapping",
+    "meter": "wrapping",
     "on_hard_limit": "subscriptions",
+    "record": "manual",
     "on_soft_limit": "subscriptions",
     "on_usage": "subscriptions",
 }

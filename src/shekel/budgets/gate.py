@@ -25,14 +25,14 @@ from .claims import Claim, Payer
 from .corrections import Corrections
 from .errors import BudgetExceededError, FallbackError
 from .gauges import Gauges
-from .holds import Need, line_of, need_of, with_failed
+from .holds import Need, line, line_of, need_of, with_failed
 from .limits import Mode, Unit
 from .part_errors import ToolBudgetExceededError
 from .slices import Slices
 from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
-    from ..pricing import Prices
+    from ..pricing import Prices, Quote
     from ..providers.base import Endpoint
     from .budget import Budget
 
@@ -276,6 +276,24 @@ class Gate(Appraisal):
             except (BudgetExceededError, ToolBudgetExceededError) as refusal:
                 self.tool_refused(refusal, context)
                 raise
+
+    def price_by_hand(self, call: Call, context: Context, price: Quote | None = None) -> None:
+        """Find the meters and the price of spending that has happened already; `charge` follows.
+
+        Args:
+            call: not decided yet.
+            context: where it would be made.
+            price: what it costs, where the program says so.
+        """
+        self._find(call, context)
+        call.override = price or next((c.price for c in reversed(call.claims) if c.price is not None), None)
+        call.quote = self.quote(call, call.model) if call.model or price is not None else None
+
+    def charge(self, call: Call) -> None:
+        """Let the meters know the call. It holds nothing, and is charged in full when it is settled."""
+        call.held_lines = [line(claim, 0) for claim in call.claims]
+        if call.claims:
+            self.ledger.admit(call.id, 0, 0, call.held_lines, call.moment(), force=True)
 
     # While it runs
 
