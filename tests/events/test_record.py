@@ -52,7 +52,7 @@ class TestCharges:
         ]
         assert used == [250_000_000, 1, 15, 250_000_000]
         assert (event.source, event.description, event.cost_explicit) == ("manual", "images", True)
-        assert (event.user_id, event.metadata, event.budget) == ("ada", {}, "inner")
+        assert (event.user_id, event.metadata, event.budget) == ("ada", {}, "per team")
         assert (event.cost_total, event.total_tokens, event.provider) == (0.25, 15, "openai")
 
     def test_the_scope_of_the_context_and_exactly_the_one_that_is_named(self) -> None:
@@ -130,8 +130,7 @@ class TestKeys:
 
         def work() -> None:
             gate.wait(30)
-            for number in range(20):
-                results.append(record(0.01, idempotency_key=f"race-{number}"))
+            results.extend(record(0.01, idempotency_key=f"race-{number}") for number in range(20))
 
         threads = [threading.Thread(target=b.bind(work)) for _ in range(16)]
         for each in threads:
