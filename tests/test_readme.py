@@ -84,7 +84,9 @@ class TestNames:
         assert TELEMETRY - defined == set()
 
     def test_what_the_code_tells_is_in_the_tables(self) -> None:
-        used = {name for path in (ROOT / "src").rglob("*.py") for name in _names_used(ast.parse(path.read_text()))}
+        # What dialects name is read from the spans of others.
+        files = [path for path in (ROOT / "src").rglob("*.py") if path.parent.name != "dialects"]
+        used = {name for path in files for name in _names_used(ast.parse(path.read_text()))}
         told = {getattr(names, name) for name in used}
         told = {value for value in told if isinstance(value, str) and re.match(r"(shekel|gen_ai|openai)\.", value)}
         assert len(told) > 50
