@@ -74,3 +74,12 @@ def suppressed(context: Context) -> bool:
 
 attach: Callable[[Context], Token[Context]] = otel.attach
 current: Callable[[], Context] = otel.get_current
+
+
+def with_budgets(here: Context) -> Context:
+    """A context, with the budgets of the blocks that the program is in, where whoever traces gave none of them."""
+    now = current()
+    if BUDGETS in here or BUDGETS not in now:
+        return here
+    more = {key: now[key] for key in (BUDGETS, LAST_CALL) if key in now}
+    return Context({**here, **more})

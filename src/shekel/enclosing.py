@@ -13,6 +13,7 @@ Not known here: spans that a sampler dropped, and spans of a provider that has n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice, product
 from typing import Any, cast
@@ -22,6 +23,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from . import context as ctx
+from . import faults
 from .roles import AGENT, KEYS, TOOL, Role, roles_of
 from .telemetry import names
 
@@ -73,20 +75,26 @@ class Enclosure:
         span = self._span
         if span is None:  # it ends this very moment, in another thread
             return self._roles or ()
-        roles, sure = roles_of(span.attributes or {}, span.name)
+        roles, sure = roles_of(span.attributes or {}, span.name, scope_of(span))
         if sure:
             self._roles = roles
         return roles
 
     def end(self, span: Any) -> None:
         """The span has ended: nothing of it changes any more, and nothing more than its roles is kept."""
-        self._roles = roles_of(span.attributes or {}, span.name)[0]
+        self._roles = roles_of(span.attributes or {}, span.name, scope_of(span))[0]
         self._span = None
 
     @property
     def is_nothing(self) -> bool:
         """Whether it says nothing, and never will."""
         return self._span is None and not self._roles
+
+
+def scope_of(span: Any) -> str:
+    """The name of the instrumentation that a span is of."""
+    scope = getattr(span, "instrumentation_scope", None)
+    return "" if scope is None else scope.name or ""
 
 
 class Charge:
@@ -120,8 +128,7 @@ def want(keys: Collection[str] | None = None) -> None:
 
 def started(span: Any, here: Context) -> Enclosure:
     """A span has started in a context."""
-    enclosure = _below(span, of(trace.get_current_span(here)))
-    return enclosure
+    return _below(span, of(trace.get_current_span(here)))
 
 
 def ended(span: Any) -> None:
@@ -184,12 +191,30 @@ def roles(here: Context) -> tuple[Role, ...]:
     """Everything that a call made in this context is inside, each once, the innermost first."""
     span = trace.get_current_span(here)
     found = _distinct(None if span is trace.INVALID_SPAN else of(span))
+    if (kept := _kept_back()) is not None:
+        found = {**_distinct(of(kept)), **found}
     runs = cast("tuple[Charge, ...]", here.get(ctx.TOOLS, ()))
     if not runs:
         return tuple(found)
     # A run without a span among the others is probably the innermost: its span, if any, starts inside.
     without = dict.fromkeys(role for run in reversed(runs) if (role := Role(TOOL, run.tool)) not in found)
     return (*without, *found)
+
+
+def _kept_back() -> Any:
+    """The span that the program is in, of an instrumentation that never makes its spans current, but says which it is.
+
+    OpenInference does so for LangChain and LangGraph.
+    """
+    module = sys.modules.get(names.OPENINFERENCE_LANGCHAIN)
+    current = getattr(module, "get_current_span", None) if wanted else None
+    if current is None:
+        return None
+    try:
+        return current()
+    except Exception as error:
+        faults.report("asked OpenInference for its span", error)
+        return None
 
 
 def entries(here: Context) -> Mapping[str, str]:

@@ -47,6 +47,12 @@ _TRACELOOP: _Words = {
 }
 
 
+_TOOL_NAME = f"{names.EXECUTE_TOOL} "
+_STARTS = tuple(f"{operation} " for operation in _OPERATIONS)
+_ENDS = tuple(f".{kind}" for kind in _TRACELOOP)
+"""Names that OpenLLMetry gives its spans, whose attributes it sets only afterwards."""
+
+
 class Role(NamedTuple):
     """What a span is, and its name."""
 
@@ -54,12 +60,13 @@ class Role(NamedTuple):
     name: str
 
 
-def roles_of(attributes: Mapping[str, Any], span_name: str) -> tuple[tuple[Role, ...], bool]:
+def roles_of(attributes: Mapping[str, Any], span_name: str, scope: str = "") -> tuple[tuple[Role, ...], bool]:
     """What a span says it is.
 
     Args:
         attributes: of the span, as they are now.
         span_name: its name, which some instrumentations make do with.
+        scope: the name of the instrumentation that it is of.
 
     Returns:
         its roles, each once, and whether all of them are named by attributes: what is not may be named later.
@@ -69,6 +76,10 @@ def roles_of(attributes: Mapping[str, Any], span_name: str) -> tuple[tuple[Role,
     operation = attributes.get(names.OPERATION_NAME)
     inference = attributes.get(names.OPENINFERENCE_KIND)
     entity = attributes.get(names.TRACELOOP_KIND)
+    if inference is None and scope == names.OPENINFERENCE_LANGCHAIN:  # it says so only when the span ends
+        sure = False
+        if name := _name(span_name):
+            found |= {Role(STEP, name): None} | ({Role(AGENT, name): None} if "agent" in name.lower() else {})
     if operation is not None and (known := _OPERATIONS.get(operation)) is not None:
         # "{operation} {name}" is the name that the conventions give such a span; what follows is no name in others.
         word, _, rest = span_name.partition(" ")
@@ -84,15 +95,24 @@ def roles_of(attributes: Mapping[str, Any], span_name: str) -> tuple[tuple[Role,
     return tuple(found), sure and bool(found)
 
 
-def tool_of(attributes: Mapping[str, Any], span_name: str) -> str | None:
-    """The tool whose run a span stands for; None where it stands for none."""
-    if (
-        attributes.get(names.OPERATION_NAME) != names.EXECUTE_TOOL
-        and attributes.get(names.OPENINFERENCE_KIND) != "TOOL"
-        and attributes.get(names.TRACELOOP_KIND) != "tool"
-    ):
+def tool_of(attributes: Mapping[str, Any], span_name: str, scope: str = "") -> str | None:
+    """The tool whose run a span that has just started stands for; None where it stands for none."""
+    operation = attributes.get(names.OPERATION_NAME)
+    if operation is None and span_name.startswith(_TOOL_NAME):  # OpenLLMetry sets the rest afterwards
+        return _name(span_name[len(_TOOL_NAME) :]) or None
+    inference = attributes.get(names.OPENINFERENCE_KIND)
+    if operation != names.EXECUTE_TOOL and inference != "TOOL" and attributes.get(names.TRACELOOP_KIND) != "tool":
         return None
-    return next((role.name for role in roles_of(attributes, span_name)[0] if role.kind == TOOL), None)
+    if scope == names.OPENINFERENCE_AGENTS and (span_name == "handoff" or span_name.startswith("handoff to ")):
+        return None  # one agent gives over to another: no tool runs
+    return next((role.name for role in roles_of(attributes, span_name, scope)[0] if role.kind == TOOL), None)
+
+
+def may_be(attributes: Mapping[str, Any], span_name: str) -> bool:
+    """Whether a span that starts is, by what is known then, one that calls run inside."""
+    if roles_of(attributes, span_name)[0]:
+        return True
+    return span_name.startswith(_STARTS) or span_name.endswith(_ENDS)
 
 
 def _add(

@@ -102,3 +102,17 @@ def test_a_name_by_hand_counts_beside_those_of_spans(ask: Ask, agent: Spans) -> 
         ask()
     with agent("a"), pytest.raises(BudgetExceededError):
         ask()
+
+
+def test_an_inference_that_names_its_agent_itself(tracer: trace.Tracer) -> None:
+    shekel.configure(policies=[per("gen_ai.agent.name", "1 call/day", unpriced="allow")])
+    asked = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "mistral_ai",
+        "gen_ai.request.model": "mistral-large",
+        "gen_ai.agent.name": "a",
+    }
+    with tracer.start_as_current_span("chat mistral-large", attributes=asked):
+        pass
+    with pytest.raises(BudgetExceededError, match=r"gen_ai.agent.name=a"):
+        tracer.start_span("chat mistral-large", attributes=asked)

@@ -14,11 +14,14 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from .. import context as ctx
-from .. import dialects
+from .. import dialects, enclosing
+from ..roles import may_be
 
 
 class ShekelSampler(Sampler):
     """Samples as another sampler does, but turns DROP into RECORD_ONLY for spans that stand for a model's calls.
+
+    Where anything limits agents, tools or steps, also for their spans and those below them.
 
         provider = TracerProvider(sampler=ShekelSampler(ParentBased(TraceIdRatioBased(0.01))))
 
@@ -52,7 +55,10 @@ class ShekelSampler(Sampler):
         if here.get(ctx.CALL) is not None:
             return False
         seen = dialects.Seen("", name, attributes or {})
-        return dialects.find(seen) is not None or dialects.may_become(seen)
+        if dialects.find(seen) is not None or dialects.may_become(seen):
+            return True
+        # Below an agent or a tool, any span that is dropped would hide from calls what they are inside.
+        return enclosing.wanted and (may_be(attributes or {}, name) or bool(enclosing.roles(here)))
 
     def get_description(self) -> str:
         return f"ShekelSampler{{{self._wrapped.get_description()}}}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 
+from .. import context as ctx
 from .. import enclosing, faults
 from ..budgets.around import around
 from ..budgets.part_errors import AgentLoopError, ToolBudgetExceededError
@@ -31,10 +32,11 @@ def started(runtime: Runtime, span: Any, here: Context) -> None:
         AgentLoopError: the same for a tool that runs too often.
     """
     try:
+        here = ctx.with_budgets(here)
         limited = bool(around(here)) or bool(runtime.policies.keys)
         if not limited and not enclosing.wanted:
             return
-        tool = tool_of(span.attributes or {}, span.name)
+        tool = tool_of(span.attributes or {}, span.name, enclosing.scope_of(span))
         if tool is None:
             if enclosing.wanted:
                 enclosing.started(span, here)
@@ -48,7 +50,7 @@ def started(runtime: Runtime, span: Any, here: Context) -> None:
 
 
 def _tool_started(runtime: Runtime, span: Any, here: Context, tool: str, limited: bool) -> None:
-    scope = getattr(span.instrumentation_scope, "name", None) or ""
+    scope = enclosing.scope_of(span)
     enclosure = enclosing.started(span, here)
     if scope == names.SCOPE:  # `@tool` charges by itself
         return

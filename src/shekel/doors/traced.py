@@ -27,6 +27,7 @@ from opentelemetry.context import Context
 
 from .. import context as ctx
 from .. import dialects, faults, late, locks
+from .. import enclosing as around_spans
 from ..budgets.around import patient
 from ..budgets.scope import entries
 from ..budgets.traced import Way
@@ -86,7 +87,7 @@ class TracedSpan:
     def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
         self.runtime = runtime
         self._span: Any = span
-        self._here = _with_budgets(here)
+        self._here = ctx.with_budgets(here)
         self._outer = outer
         self._told = told and not ctx.suppressed(here)
         self._dialect: Dialect | None = None
@@ -137,7 +138,13 @@ class TracedSpan:
         call.traced = True
         call.told = self._told
         call.scope = entries(self._here)
+        if around_spans.wanted:
+            call.inside = around_spans.entries(self._inside())
         return call
+
+    def _inside(self) -> Context:
+        """The context with the span itself: an inference may name its agent. It is not kept, as the span keeps this."""
+        return trace.set_span_in_context(self._span, self._here) if around_spans.wanted else self._here
 
     def _way(self, asked: Asked) -> Way | None:
         """Who admits the call; None where a door does."""
@@ -155,7 +162,7 @@ class TracedSpan:
         if former is not None:
             call.instead_of = former.id
         gate = self.runtime.gate
-        decided = gate.admit_traced(call, self._here, way)
+        decided = gate.admit_traced(call, self._inside(), way)
         if former is not None and decided:
             gate.release(former)
         return decided
@@ -284,12 +291,3 @@ def _see(span: Any) -> Seen:
 def _scope_of(span: Any) -> str:
     scope = getattr(span, "instrumentation_scope", None)
     return "" if scope is None else scope.name or ""
-
-
-def _with_budgets(here: Context) -> Context:
-    """The context, with the budgets of the blocks that the program is in, where whoever traces gave none of them."""
-    now = ctx.current()
-    if ctx.BUDGETS in here or ctx.BUDGETS not in now:
-        return here
-    more = {key: now[key] for key in (ctx.BUDGETS, ctx.LAST_CALL) if key in now}
-    return Context({**here, **more})

@@ -148,6 +148,8 @@ ANTHROPIC_SCOPE: Final = "com.anthropic.sdk.python"
 # What other vocabularies call the spans that calls run inside
 EXECUTE_TASK: Final = "execute_task"
 OPENINFERENCE_KIND: Final = "openinference.span.kind"
+OPENINFERENCE_AGENTS: Final = "openinference.instrumentation.openai_agents"
+OPENINFERENCE_LANGCHAIN: Final = "openinference.instrumentation.langchain"
 OPENINFERENCE_AGENT: Final = "agent.name"
 OPENINFERENCE_TOOL: Final = "tool.name"
 GRAPH_NODE: Final = "graph.node.id"
