@@ -172,8 +172,7 @@ class Parts:
                 number=-1,
                 part=part,
             )
-            if part.nano is not None:
-                claims.append(plain)
+            claims.append(plain)  # where only the runs of a tool are limited, its money is counted all the same
             if part.calls is not None:
                 claims.append(plain._replace(meter=part.runs, limit=part.calls, unit=Unit.TOOL_CALLS))
         return claims
