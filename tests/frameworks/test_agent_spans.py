@@ -146,7 +146,9 @@ class TestOpenAIAgents:
         if nested:  # the expert pays for whom it asks, too
             own += by_call[3]
         assert outer == pytest.approx(own)
-        assert spent(b)["check"] == pytest.approx(inner if nested else 0.0), "what an agent costs as a tool is the tool's"
+        assert spent(b)["check"] == pytest.approx(inner if nested else 0.0), (
+            "what an agent costs as a tool is the tool's"
+        )
         assert spent(b)["researcher"] == pytest.approx(sum(by_call[:2]))
         assert b.tool_calls_used == 2
 
