@@ -80,6 +80,50 @@ class TestAdmission:
         assert ledger.admit("x", 0, 0, [Line("a", 5, 4)]) == Grant(0)
 
 
+class TestTakingOver:
+    def test_the_room_of_the_other_is_free_for_this_one(self, ledger):
+        ledger.admit("span", 0, 0, [Line("m", 100, 90)])
+        assert ledger.admit("door", 0, 0, [Line("m", 100, 60)], instead_of="span") == Grant(0)
+        assert ledger.read("m") == Balance(0, 60, 1)
+        ledger.settle("span", {})
+        ledger.settle("door", {"m": 50})
+        assert ledger.read("m") == Balance(50, 0, 0)
+
+    def test_the_other_is_released_also_where_this_one_is_refused(self, ledger):
+        ledger.admit("span", 0, 0, [Line("m", 100, 90)])
+        refusal = ledger.admit("door", 0, 0, [Line("m", 100, 101)], instead_of="span")
+        assert refusal == Refusal(Line("m", 100, 101), Balance(), 101)
+        assert ledger.read("m") == Balance()
+
+    def test_one_that_nobody_knows_changes_nothing_and_cannot_come_later(self, ledger):
+        assert ledger.admit("door", 0, 0, [Line("m", 100, 60)], instead_of="span") == Grant(0)
+        assert ledger.admit("span", 0, 0, [Line("m", 100, 40)]) == Grant(0)
+        assert ledger.read("m") == Balance(0, 60, 1)
+
+    def test_nobody_gets_in_between(self, ledger):
+        """Others ask for the same last room all the time; who holds it passes it on."""
+        done = threading.Event()
+
+        def others(name: str) -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                if isinstance(ledger.admit(f"{name}-{number}", 0, 0, [Line("m", 1, 1)]), Grant):
+                    taken.append(name)
+
+        taken: list[str] = []
+        assert ledger.admit("0", 0, 0, [Line("m", 1, 1)]) == Grant(0)
+        threads = [threading.Thread(target=others, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for number in range(1, 3_000):
+            assert ledger.admit(str(number), 0, 0, [Line("m", 1, 1)], instead_of=str(number - 1)) == Grant(0)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert taken == []
+
+
 class TestRepetition:
     LINES = (Line("a", 100, 10, 1),)
 
