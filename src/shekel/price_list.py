@@ -22,6 +22,7 @@ EVER = (float("-inf"), float("inf"))
 _PROVIDERS: Mapping[str, str] = {
     "azure.ai.openai": "azure",
     "azure.ai.inference": "azure",
+    "az.ai.inference": "azure",
     "aws.bedrock": "aws",
     "gcp.vertex_ai": "google",
     "gcp.gemini": "google",
@@ -80,6 +81,8 @@ def find(listed: Any, provider: str, name: str, host: str | None, *, anywhere: b
         url = url if "/" in url.partition("://")[2] else f"{url}/"
         hosts = [candidate for candidate in everyone if re.match(candidate.api_pattern, url)]
     own = find_provider_by_id(everyone, _PROVIDERS.get(provider, provider))
+    if own is not None and own.id == "google":  # "models/…", "publishers/google/models/…": resources, not names
+        name = name.rpartition("models/")[2]
     for candidate in hosts or ([own] if own else []):
         if info := candidate.find_model(name, all_providers=everyone):
             return candidate, info

@@ -1,8 +1,7 @@
-"""A stand-in for Bedrock and for Google: what their SDKs ask for over HTTP, with usage that the test sets.
+"""A stand-in for Bedrock, Google and OpenAI's embeddings: what SDKs ask for over HTTP, with usage that the test sets.
 
 Shapes are those of the providers' API references: Converse, ConverseStream, InvokeModel and
-InvokeModelWithResponseStream with Claude's body (AWS event streams), generateContent and streamGenerateContent (SSE),
-embedContent.
+InvokeModelWithResponseStream with Claude's body (AWS event streams), generateContent and streamGenerateContent (SSE).
 """
 
 from __future__ import annotations
@@ -111,6 +110,13 @@ def _plain(path: str, usage: dict[str, int]) -> dict[str, Any]:
             "content": [{"type": "text", "text": "Hi."}],
             "stop_reason": "end_turn",
             "usage": {"input_tokens": usage["input"], "output_tokens": usage["output"]},
+        }
+    if path.endswith("/embeddings"):
+        return {
+            "object": "list",
+            "model": "text-embedding-3-small",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.5]}],
+            "usage": {"prompt_tokens": usage["input"], "total_tokens": usage["input"]},
         }
     return _gemini(usage)
 

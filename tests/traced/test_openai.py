@@ -18,6 +18,8 @@ import shekel
 from shekel import BudgetExceededError, ShekelInstrumentor, budget
 from shekel.testing import FakeProvider, Reply
 
+from .stand_in import stand_in
+
 MODEL = "gpt-4o-mini"
 ASKED: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there!"}], "max_tokens": 200}
 SCOPE = "opentelemetry.instrumentation.genai.openai"
@@ -95,14 +97,16 @@ class TestBoth:
         assert 0 < b.spent <= 0.00005
         assert provider.requests[0].body["max_tokens"] < 200
 
-    def test_embeddings_which_only_the_span_shows_are_charged_by_it(
-        self, client: openai.OpenAI, exporter: InMemorySpanExporter
-    ) -> None:
-        with budget("$1 + 1 calls") as b, pytest.raises(openai.NotFoundError):
-            client.embeddings.create(model="text-embedding-3-small", input="Hello")
-        assert b.spent == 0
-        assert b.calls_used == 0
-        assert len(told(exporter)) == 1
+    def test_embeddings_which_only_the_span_shows_are_charged_by_it(self, exporter: InMemorySpanExporter) -> None:
+        with stand_in() as server, openai.OpenAI(base_url=server.url, api_key="test", max_retries=0) as client:
+            with budget("$1 + 1 calls") as b:
+                client.embeddings.create(model="text-embedding-3-small", input="Hello")
+                with pytest.raises(BudgetExceededError):
+                    client.embeddings.create(model="text-embedding-3-small", input="Hello")
+            assert len(server.asked) == 1
+        assert b.spent == pytest.approx(1000 * 0.02e-6)
+        decided = [attributes["shekel.decision"] for _, attributes, _ in told(exporter)]
+        assert decided == ["admitted", "refused"]
 
 
 def test_tokens_and_times_are_recorded_once(

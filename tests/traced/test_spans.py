@@ -23,6 +23,7 @@ from shekel import (
     budget,
     configure,
     faults,
+    locks,
     per,
 )
 
@@ -139,6 +140,22 @@ class TestPrice:
             with tracer.start_as_current_span("chat mistral-large-latest") as span:
                 span.set_attributes({**MISTRAL, "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 10})
         assert b.spent == pytest.approx(10 * IN + 10 * OUT)
+
+    def test_limits_of_the_model_that_comes_late_count_it_too(self, tracer: Tracer) -> None:
+        configure(policies=[per("user.id", "5 calls/hr", match={"model": "mistral-large*", "provider": "mistral_ai"})])
+        try:
+            with shekel.scope(user_id="ada"):
+                for _ in range(2):
+                    with tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}) as span:
+                        span.set_attributes(
+                            {**MISTRAL, "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 10}
+                        )
+                for _ in range(3):
+                    call(tracer, MISTRAL)
+                with pytest.raises(BudgetExceededError):
+                    call(tracer, MISTRAL)
+        finally:
+            configure(policies=[])
 
     def test_without_usage_what_is_expected_is_charged(self, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
         with budget(max_usd=1) as b:
@@ -287,6 +304,19 @@ class TestErrors:
             assert gone() is None
         finally:
             gc.enable()
+
+    def test_a_span_that_ends_in_the_middle_of_a_step_of_ours_is_settled_afterwards(
+        self, tracer: Tracer, exporter: InMemorySpanExporter
+    ) -> None:
+        """As where a garbage collection ends it."""
+        with budget(max_usd=1) as b:
+            span = tracer.start_span("chat", attributes=CAPPED)
+            span.set_attributes({"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 1})
+            with locks.books:
+                span.end()
+                assert (only(exporter).attributes or {})["gen_ai.usage.cost.amount"] == pytest.approx(10 * IN + OUT)
+            assert b.spent == pytest.approx(10 * IN + OUT)
+            assert b.held == 0
 
     def test_a_fault_of_ours_is_reported_and_the_call_goes_on(
         self, tracer: Tracer, monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter

@@ -108,19 +108,27 @@ class TracedGate(Gate):
             self._granted(call, need, answer, lines, strict=False, sliced=most > 0, first=0)
         return answer
 
-    def revise(self, call: Call, request: Request, provider: str) -> None:
-        """What the span says of the request now that it ends: meters that count its model count this call too."""
+    def revise(self, call: Call, request: Request, provider: str, context: Context) -> None:
+        """What the span says of the request now that it ends: meters that count its model count this call too.
+
+        Nothing is asked of them any more; what was held at the start is held until the settlement.
+        """
         if request == call.request and provider == call.provider:
             return
-        renamed = request.model != call.model or provider != call.provider
-        call.provider = provider
+        elsewhere, renamed = provider != call.provider, request.model != call.model
         call.request = request
+        call.provider = provider
         self.estimate_input(call)
-        if renamed and call.decided:
+        if call.decided and (elsewhere or renamed):
             held = {} if call.held_lines is None else {each.meter: each for each in call.held_lines}
-            self._select(call)
+            if elsewhere:
+                self._find(call, context)
+            else:
+                self._select(call)
             call.claims = traced.as_expected(call.claims)
             call.held_lines = [held.get(claim.meter) or line(claim, 0) for claim in call.claims]
-        if renamed:
             call.quote = self.quote(call, request.model)
+            if any(claim.meter not in held for claim in call.claims):  # a hold of nothing tells the ledger its window
+                step, granted = self.ledger.extend if held else self.ledger.admit, call.granted or 0
+                step(call.id, granted, granted, call.held_lines, call.moment(), force=True)
         self._expect(call)

@@ -241,7 +241,7 @@ class TracedSpan:
         elif found is not None:
             call.endpoint = SpanApi(asked.provider, asked.operation)
             call.host, call.port = asked.host, asked.port
-            self.runtime.gate.revise(call, asked.request, asked.provider)
+            self.runtime.gate.revise(call, asked.request, asked.provider, self._here)
         if not call.decided:
             self._decide(call, Way.AFTERWARDS)
         self._settle(call, seen)
@@ -285,7 +285,8 @@ def _ended_before(*args: Any, **kwargs: Any) -> None:
 
 
 def _see(span: Any) -> Seen:
-    return Seen(_scope_of(span), span.name, span.attributes or {})
+    attributes = span.attributes
+    return Seen(_scope_of(span), span.name, {} if attributes is None else attributes)
 
 
 def _scope_of(span: Any) -> str:
