@@ -112,6 +112,18 @@ class TestBlocks:
         assert request.body["stream_options"] == {"include_usage": True}
         assert spent() == billed(provider) > 0
 
+    def test_a_wrapped_call_is_charged_to_the_user_it_names(self, provider: FakeProvider) -> None:
+        names = self._run(blocks.PAYGENT_WRAP, client=openai.OpenAI())
+        assert isinstance(names["stream"], openai.Stream), "the SDK's own"
+        assert spent() == billed(provider) > 0
+
+    def test_and_once_only_inside_a_scope_with_the_doors_on(self, provider: FakeProvider) -> None:
+        ShekelInstrumentor().instrument()
+        with shekel.scope(user_id="somebody else"):
+            self._run(blocks.PAYGENT_WRAP, client=openai.OpenAI())
+        assert spent() == billed(provider) > 0
+        assert spent("somebody else") == 0
+
 
 @on_the_page
 class TestServerSentEvents:
