@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import Token
 from typing import Any
 
+from opentelemetry import baggage
 from opentelemetry import context as otel
 from opentelemetry.context import Context
 
@@ -31,6 +32,12 @@ RUN = otel.create_key("shekel-run")
 
 NAMED = otel.create_key("shekel-named")
 """Keys of baggage entries that a signature from outside named before one of ours took its place."""
+
+LOOKED = otel.create_key("shekel-looked")
+"""The baggage that a scope has made, whose entries from outside were looked at before: those that count are its own."""
+
+BAGGAGE: str = getattr(baggage, "_BAGGAGE_KEY", "baggage")
+"""Where OpenTelemetry's API keeps the baggage; without it, nothing from outside is found, and so nothing counts."""
 
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""

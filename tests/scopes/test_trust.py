@@ -194,6 +194,22 @@ class TestAttacks:
         finally:
             otel.detach(token)
 
+    @pytest.mark.parametrize("attack", [each for each in ATTACKS if each.name != "eight kibibytes"], ids=str)
+    def test_baggage_that_is_read_inside_a_scope_of_ours_does_not_replace_it(self, attack: Attack) -> None:
+        made = attack.make()
+        if not isinstance(made, str):
+            return
+        with scope(user_id="bob", propagate=False):
+            here = W3CBaggagePropagator().extract({"baggage": made}, context.current())
+        assert entries(here)["user.id"] == "bob"
+
+    def test_a_worker_s_own_scope_and_the_payer_of_each_message_add_up(self) -> None:
+        with scope(tenant_id="here", **{"worker.id": "w1"}):
+            for _ in range(2):
+                here = W3CBaggagePropagator().extract({"baggage": header(signed(ADA))}, context.current())
+                assert entries(here) == {"user.id": "ada", "tenant.id": "here", "worker.id": "w1"}
+            assert "user.id" not in entries(context.current())
+
     def test_replayed_in_time_it_is_the_same_payer_and_after_the_expiry_nobody(self, clock: Any) -> None:
         text = house_header()
         assert entries(arrived(text)) == {"user.id": "ada", "tenant.id": "acme"}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
@@ -101,7 +101,10 @@ def within(here: Context, added: Mapping[str, str], *, propagate: bool) -> Conte
 
 def entries(here: Context) -> Mapping[str, str]:
     """Which scope entries count for a call in this context: those of this process, before trusted ones from outside."""
-    own = _own(here)
+    own: Mapping[str, str] = here.get(context.SCOPE, _NONE)  # type: ignore[assignment]
+    carried = here.get(context.BAGGAGE)
+    if not carried or carried is here.get(context.LOOKED):
+        return own
     others = outside.entries(here, own)
     return {**others, **own} if others else own
 
@@ -121,17 +124,17 @@ def without_scope(here: Context, keys: frozenset[str]) -> Context:
         return here
     scope = entries(here)
     named = outside.named(here)
-    hidden = [key for key in carried if key in keys or key in scope or key in named]
-    if not hidden:
+    others = {key: value for key, value in carried.items() if not (key in keys or key in scope or key in named)}
+    if len(others) == len(carried):
         return here
-    now = here
-    for key in hidden:
-        now = baggage.remove_baggage(key, now)
-    return Context({**now, context.SCOPE: scope})
+    now = baggage.clear(here)
+    for key, value in others.items():
+        now = baggage.set_baggage(key, value, now)
+    return now if scope is here.get(context.SCOPE) else Context({**now, context.SCOPE: scope})
 
 
 def _own(here: Context) -> Mapping[str, str]:
-    return cast(Mapping[str, str], here.get(context.SCOPE, _NONE))
+    return here.get(context.SCOPE, _NONE)  # type: ignore[return-value]
 
 
 def _without(key: str, here: Context) -> Context:

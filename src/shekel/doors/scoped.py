@@ -7,8 +7,7 @@ resources (`client.chat`) of its own. The SDKs close a pool when their object fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, wraps
-from inspect import getattr_static
+from functools import cached_property, lru_cache, wraps
 from typing import Any, TypeVar
 
 from opentelemetry.context import Context
@@ -37,8 +36,8 @@ def scoped_client(
         mine = shekel.scoped_client(client, user_id="ada")
 
     They go before those of the context, are on spans, and are charged by policies; nothing of them is in the baggage.
-    `copy` and `with_options` of it give scoped clients too. Closing it closes the pool that both use. It takes a few
-    microseconds: one for each request is fine.
+    `copy` and `with_options` of it give scoped clients too. Closing it closes the pool that both use. It takes
+    microseconds, so that one for each request is fine.
 
     Args:
         client: of `openai` or `anthropic`, sync or async. It stays as it is.
@@ -53,18 +52,23 @@ def scoped_client(
         raise ValueError("scoped_client() takes at least one entry, such as user_id='ada'.")
     if isinstance(client, type) or not all(hasattr(client, name) for name in ("request", "_client", "copy")):
         raise TypeError(f"scoped_client() takes a client of openai or anthropic, not a {type(client).__name__}.")
-    kind = type(client)
-    own = {
-        name: value
-        for name, value in vars(client).items()
-        if not isinstance(getattr_static(kind, name, None), cached_property)
-    }
+    kind: Any = type(client)
+    resources = _resources(kind)
+    own = {name: value for name, value in vars(client).items() if name not in resources}
     other = object.__new__(kind)
     vars(other).update(own)
     if own.get(_CHAIN) is not None and hasattr(other, "_build_middleware_chain"):
         setattr(other, _CHAIN, other._build_middleware_chain())  # its links are bound to a client
     made: C = _carrying(other, {**own.get(_SCOPE, {}), **added})
     return made
+
+
+@lru_cache(maxsize=64)
+def _resources(kind: type) -> frozenset[str]:
+    """The attributes that a client of that class makes when they are first asked for, and which know it."""
+    return frozenset(
+        name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, cached_property)
+    )
 
 
 def context_of(client: Any) -> Context:

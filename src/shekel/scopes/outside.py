@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
@@ -41,7 +41,6 @@ _MEMBER = re.compile(rf"[ \t]*{TOKEN}[ \t]*=[\t\x20-\x21\x23-\x5b\x5d-\x7e]*")
 """One entry of the header. Source: W3C Baggage, "Header Content"."""
 
 STANDARD = frozenset(KEYS.values())
-_BAGGAGE: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _NONE: Mapping[str, str] = {}
 
 
@@ -132,8 +131,8 @@ class Outside:
         Args:
             own: those that this process has set, which go before them.
         """
-        carried: Any = here.get(_BAGGAGE) if _BAGGAGE is not None else dict(baggage.get_all(here))
-        if not carried:
+        carried: Any = here.get(context.BAGGAGE)
+        if not carried or carried is here.get(context.LOOKED):
             return _NONE
         asked = self.asked()
         known = self._seen.get(id(carried))
@@ -259,10 +258,9 @@ class Outside:
                 here = baggage.set_baggage(ENTRY, Seal(lambda: self._sign(ring, covered)), here)
             elif ENTRY in carried:
                 here = baggage.remove_baggage(ENTRY, here)
-        made: Any = here.get(_BAGGAGE)
-        if made and made is not before.get(_BAGGAGE) and self.trust is not Trust.ALL:
-            # What came from outside was looked at, and what counted of it is the scope's own now.
-            self._remember(self._seen, made, (made, self.asked(), _NONE))
+        made = here.get(context.BAGGAGE)
+        if made and made is not before.get(context.BAGGAGE) and self.trust is not Trust.ALL:
+            here = Context({**here, context.LOOKED: made})
         return here
 
     def _sign(self, ring: Keyring, covered: Mapping[str, str]) -> str:
@@ -274,10 +272,10 @@ class Outside:
 
     def named(self, here: Context) -> frozenset[str]:
         """The keys of baggage that are about who pays, whether they count here or not."""
-        before = cast("frozenset[str]", here.get(context.NAMED, STANDARD))
+        before: frozenset[str] = here.get(context.NAMED, STANDARD)  # type: ignore[assignment]
         seal = baggage.get_baggage(ENTRY, here)
         if seal is None:
-            return STANDARD | before
+            return before if before is STANDARD else STANDARD | before
         read = None if isinstance(seal, Seal) or not isinstance(seal, str) else signature.read(seal)
         return STANDARD.union(before, (ENTRY,), () if read is None else read.keys)
 
