@@ -10,12 +10,15 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, Tracer
 
 from shekel import BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
+
+from .test_spans import points
 
 MODEL = "gpt-4o-mini"
 ASKED: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there!"}], "max_tokens": 50}
@@ -90,6 +93,18 @@ class TestTakingOver:
                 span.set_attributes({"gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 100})
         assert b.spent == pytest.approx(1000 * 0.15e-6 + 100 * 0.6e-6)
 
+    def test_what_an_sdk_does_past_our_door_is_charged_and_counted_as_too_much(
+        self, watched: TracerProvider, client: openai.OpenAI, reader: InMemoryMetricReader
+    ) -> None:
+        """Such as its WebSockets: the instrumentation of the SDK sees them, and the door is waited for in vain."""
+        theirs = watched.get_tracer("opentelemetry.instrumentation.genai.openai")
+        with budget(max_usd=0.00001, name="b") as b:
+            with theirs.start_as_current_span("chat", attributes=SPAN) as span:
+                span.set_attributes({"gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 100})
+        assert b.spent == pytest.approx(1000 * 0.15e-6 + 100 * 0.6e-6)
+        [point] = points(reader)["shekel.budget.overrun"]
+        assert point.value == pytest.approx(b.spent - 0.00001)
+
     def test_a_framework_over_a_framework(self, framework: Tracer, client: openai.OpenAI) -> None:
         with budget("1 calls") as b:
             with framework.start_as_current_span("chat", attributes=SPAN):
@@ -154,6 +169,7 @@ def test_anthropics_own_span_under_a_framework_is_no_second_call(
 PROGRAM = """
 import sys
 from opentelemetry import trace
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 import shekel
 

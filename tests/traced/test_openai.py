@@ -90,6 +90,44 @@ class TestBoth:
         assert attributes["shekel.decision.reason"] == "exceeded"
         assert provider.requests == []
 
+    async def test_in_a_task(self, provider: FakeProvider, exporter: InMemorySpanExporter) -> None:
+        async with openai.AsyncOpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client:
+            with budget("$1 + 2 calls") as b:
+                await client.chat.completions.create(**ASKED)
+                stream = await client.chat.completions.create(**ASKED, stream=True)
+                async for _ in stream:
+                    pass
+                with pytest.raises(BudgetExceededError):
+                    await client.chat.completions.create(**ASKED)
+        assert (b.calls_used, b.held) == (2, 0)
+        costs = [attributes.get("gen_ai.usage.cost.amount", 0) for _, attributes, _ in told(exporter)]
+        assert len(costs) == 3
+        assert sum(costs) == pytest.approx(b.spent)
+
+    def test_responses_and_streams_that_are_left(
+        self, client: openai.OpenAI, provider: FakeProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        with budget("$1 + 5 calls") as b:
+            client.responses.create(model=MODEL, input="Hello there!")
+            with client.chat.completions.create(**ASKED, stream=True) as stream:
+                next(stream)
+        provider.wait_idle()
+        assert (b.calls_used, b.held) == (2, 0)
+        assert [scope for scope, _, _ in told(exporter)] == [SCOPE, SCOPE]
+        costs = [attributes["gen_ai.usage.cost.amount"] for _, attributes, _ in told(exporter)]
+        assert sum(costs) == pytest.approx(b.spent)
+
+    def test_a_provider_that_fails_costs_nothing_and_the_retry_is_the_same_call(
+        self, provider: FakeProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        provider.reply(Reply(status=429, retry_after=0.01))
+        with openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=1) as client:
+            with budget("$1 + 1 calls") as b:
+                client.chat.completions.create(**ASKED)
+        [(_, attributes, _)] = told(exporter)
+        assert attributes["shekel.attempts"] == 2
+        assert b.calls_used == 1
+
     def test_modes_that_need_the_door_work(self, client: openai.OpenAI, provider: FakeProvider) -> None:
         provider.default = Reply(output_tokens=200)
         with budget(max_usd=0.00005, mode="strict") as b:

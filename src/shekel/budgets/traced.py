@@ -48,6 +48,8 @@ def as_expected(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
 
 def lines(call: Call, need: Need, way: Way) -> tuple[list[Line], int, int]:
     """What is asked of each meter, and the least and the most output tokens to be granted."""
+    if way is Way.AFTERWARDS:  # a hold of nothing names the meters; the whole charge comes on top, and is counted so
+        return [line(claim, 0) for claim in call.claims], 0, 0
     if way is Way.DOOR and need.likely > 0:
         asked = [line(claim, need.base(claim.unit), need.rate(claim.unit)) for claim in call.claims]
         return [_known(call, each, claim) for each, claim in zip(asked, call.claims, strict=True)], 1, need.likely
