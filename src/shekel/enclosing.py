@@ -126,6 +126,11 @@ def want(keys: Collection[str] | None = None) -> None:
         wanted = True
 
 
+def is_known(span: Any) -> bool:
+    """Whether the start of a span was seen: several processors may be on one provider."""
+    return getattr(span, _ATTRIBUTE, None) is not None
+
+
 def started(span: Any, here: Context) -> Enclosure:
     """A span has started in a context."""
     return _below(span, of(trace.get_current_span(here)))

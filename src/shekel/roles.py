@@ -71,6 +71,8 @@ def roles_of(attributes: Mapping[str, Any], span_name: str, scope: str = "") -> 
     Returns:
         its roles, each once, and whether all of them are named by attributes: what is not may be named later.
     """
+    if not attributes and scope != names.OPENINFERENCE_LANGCHAIN:
+        return (), False
     found: dict[Role, None] = {}
     sure = True
     operation = attributes.get(names.OPERATION_NAME)

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import openai
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -24,9 +27,10 @@ from shekel import (
     budget,
     tool,
 )
-from shekel.testing import FakeProvider
+from shekel.doors.processor import ShekelSpanProcessor
+from shekel.testing import FakeProvider, Reply
 
-from .conftest import CENT, MODEL, Spans
+from .conftest import CENT, HELLO, MODEL, Spans
 
 Ask = Callable[[], Any]
 
@@ -319,6 +323,58 @@ class TestForeignRuns:
     def test_outside_budgets_they_are_nobodys(self, run: Spans) -> None:
         with run("search"):
             pass
+
+
+@pytest.mark.parametrize("mode", ["sliced", "strict"])
+def test_a_stream_inside_a_tool_ends_with_the_tools_money(
+    client: openai.OpenAI, run: Spans, provider: FakeProvider, mode: str
+) -> None:
+    provider.default = Reply(output_tokens=2_000, pace=0.0002)
+    caught: list[BudgetExceededError] = []
+    with budget(max_usd=100, name="b", mode=mode, **CENT).tool("search", max_usd=0.3) as b, run("search"):
+        try:
+            for _ in client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, max_tokens=2_000):
+                pass
+        except BudgetExceededError as error:
+            caught.append(error)
+    provider.wait_idle()
+    [part] = b.parts.all()
+    if mode == "strict":  # its output was capped at what the tool had left
+        assert caught == []
+        assert b.part_spent(part) <= 0.3
+    else:
+        [cut] = caught
+        assert isinstance(cut, ToolSpendExceededError)
+        assert (cut.reason, cut.tool_name) == ("cut", "search")
+        assert b.part_spent(part) >= 0.2
+        assert b.part_spent(part) <= 0.3 + b.peak_exposure
+    assert b.held == 0
+
+
+def test_metrics_name_no_agent_and_no_tool(ask: Ask, agent: Spans, run: Spans, tracer_provider: TracerProvider) -> None:
+    reader = InMemoryMetricReader()
+    ShekelInstrumentor().instrument(tracer_provider=tracer_provider, meter_provider=MeterProvider([reader]))
+    try:
+        with budget(max_usd=1, name="b", **CENT).agent("a-name", 0.01).tool("t-name", 0.5):
+            with agent("a-name"), run("t-name"):
+                ask()
+                with pytest.raises(AgentBudgetExceededError):
+                    ask()
+        told = reader.get_metrics_data()
+    finally:
+        ShekelInstrumentor().uninstrument()
+    assert told is not None
+    text = told.to_json()
+    assert "shekel.budget.decisions" in text
+    assert "a-name" not in text
+    assert "t-name" not in text
+
+
+def test_two_processors_count_once(run: Spans, tracer_provider: TracerProvider) -> None:
+    tracer_provider.add_span_processor(ShekelSpanProcessor())
+    with budget(max_tool_calls=5) as b, run("search"):
+        pass
+    assert b.tool_calls_used == 1
 
 
 def test_the_span_of_a_refused_call_says_where_it_was(

@@ -36,6 +36,8 @@ def started(runtime: Runtime, span: Any, here: Context) -> None:
         limited = bool(around(here)) or bool(runtime.policies.keys)
         if not limited and not enclosing.wanted:
             return
+        if enclosing.is_known(span):
+            return
         tool = tool_of(span.attributes or {}, span.name, enclosing.scope_of(span))
         if tool is None:
             if enclosing.wanted:
