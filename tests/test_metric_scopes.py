@@ -109,12 +109,13 @@ class TestAllowed:
     def test_a_key_cannot_take_the_place_of_what_a_call_is(
         self, reader: InMemoryMetricReader, provider: FakeProvider
     ) -> None:
-        shekel.configure(metric_scopes=["gen_ai.request.model", "shekel.cost.estimated"])
-        with scope(**{"gen_ai.request.model": "forged", "shekel.cost.estimated": "forged"}):
+        shekel.configure(metric_scopes=["gen_ai.request.model"])
+        with scope(**{"gen_ai.request.model": "forged"}):
             call(provider)
         [row] = points(reader)["shekel.cost"]
         assert row["gen_ai.request.model"] == "gpt-4o-mini"
-        assert row["shekel.cost.estimated"] is False
+        with pytest.raises(ValueError, match="Shekel's own"):
+            scope(**{"shekel.cost.estimated": "forged"})
 
 
 class TestSaying:
