@@ -42,7 +42,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProvider]:
         the_runtime().estimator.__init__()  # type: ignore[misc]  # what other tests taught it must not show
         hosts = the_runtime().usage_hosts
         yield provider
-        shekel.configure(policies=[], include_usage_hosts=hosts)
+        shekel.configure(policies=[], track=None, include_usage_hosts=hosts)
         if ShekelInstrumentor().is_instrumented_by_opentelemetry:
             ShekelInstrumentor().uninstrument()
 

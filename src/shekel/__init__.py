@@ -37,11 +37,16 @@ from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import assign_plan, reconcile
 from .doors.scoped import scoped_client
+
+# In place of the module of that name, which is found as before: `from shekel.usage import Usage`.
+from .questions import affordable_tokens, check, remaining, usage
 from .receipts import Receipt, call_of
 from .scopes.scoped import scoped
 from .vocabulary import NotHereYetError
 
 if TYPE_CHECKING:
+    from .answers import Affordable, LimitUsage, PeriodUsage, Remaining, ScopeUsage, Verdict
+    from .budgets.tracking import ModelUsage
     from .doors.processor import ShekelSpanProcessor
     from .doors.sampler import ShekelSampler
     from .instrumentor import ShekelInstrumentor
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
 
 __distribution__ = _package.DISTRIBUTION
 __all__ = [
+    "Affordable",
     "AgentBudgetExceededError",
     "AgentLoopError",
     "Allowance",
@@ -69,12 +75,17 @@ __all__ = [
     "Limit",
     "LimitEvent",
     "LimitState",
+    "LimitUsage",
     "Mode",
+    "ModelUsage",
     "NodeBudgetExceededError",
     "NotHereYetError",
+    "PeriodUsage",
     "Policy",
     "Receipt",
+    "Remaining",
     "ScopeMiddleware",
+    "ScopeUsage",
     "SessionBudgetExceededError",
     "ShekelInstrumentor",
     "ShekelSampler",
@@ -88,11 +99,14 @@ __all__ = [
     "UnboundedCallError",
     "UnpricedModelError",
     "UsageEvent",
+    "Verdict",
     "WsgiScopeMiddleware",
+    "affordable_tokens",
     "ameter",
     "assign_plan",
     "budget",
     "call_of",
+    "check",
     "configure",
     "meter",
     "on_hard_limit",
@@ -101,10 +115,12 @@ __all__ = [
     "per",
     "reconcile",
     "record",
+    "remaining",
     "scope",
     "scoped",
     "scoped_client",
     "tool",
+    "usage",
     "with_budget",
 ]
 
@@ -120,6 +136,13 @@ _LAZY = {
     "LimitEvent": "telemetry.events",
     "Subscription": "telemetry.listeners",
     "UsageEvent": "telemetry.events",
+    "Affordable": "answers",
+    "LimitUsage": "answers",
+    "ModelUsage": "budgets.tracking",
+    "PeriodUsage": "answers",
+    "Remaining": "answers",
+    "ScopeUsage": "answers",
+    "Verdict": "answers",
     "ameter": "wrapping",
     "meter": "wrapping",
     "on_hard_limit": "subscriptions",

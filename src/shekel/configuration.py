@@ -34,6 +34,7 @@ def configure(
     baggage_keys: Secrets | Callable[[], Secrets] | None = KEEP,
     baggage_lifetime: float | None = None,
     traced_in_strict: str | None = None,
+    track: Mapping[Any, str] | Iterable[str] | None = KEEP,
 ) -> None:
     """Set what holds for the whole process. What is not given stays as it is.
 
@@ -71,10 +72,15 @@ def configure(
         baggage_lifetime: seconds for which a signature is valid once it is sent (300).
         traced_in_strict: what a budget in strict mode does with calls that only the span of another instrumentation
             shows, whose cost nothing bounds: "refuse" (default), or "expect": hold what they probably cost.
+        track: scope keys for which `shekel.usage` tells what each value has used, by model: {"user.id": "month"}, or
+            with several keys {("tenant.id", "user.id"): "day"}; a calendar period, also with `tz=`. In the memory of
+            this process, for each value that made a call in this period or the one before. None ends it.
 
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
+    if track is not KEEP:
+        the_runtime().track(track)
     if traced_in_strict is not None:
         the_runtime().gate.set_traced_in_strict(traced_in_strict)
     if public_message is not KEEP:

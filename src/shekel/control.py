@@ -31,7 +31,11 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     """
     late.flush()
     runtime = the_runtime()
-    return runtime.gate.corrections.reconcile(call_id, _nano(cost), runtime.gate.clock()) / NANO
+    nano = _nano(cost)
+    changed = runtime.gate.corrections.reconcile(call_id, nano, runtime.gate.clock()) / NANO
+    if runtime.gate.tracking is not None:
+        runtime.gate.tracking.corrected(call_id, nano)
+    return changed
 
 
 def assign_plan(value: str, plan: str | None, *, policy: str | None = None) -> None:

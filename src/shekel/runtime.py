@@ -31,6 +31,7 @@ from .budgets.policies import Policies
 from .budgets.policy import Policy
 from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
+from .budgets.tracking import Tracking, tracks_of
 from .call import Call, open_calls
 from .call import forked as call_ids_forked
 from .doors.stainless import SDKS, Door
@@ -347,6 +348,15 @@ class Runtime:
             if self.policies.before_calls is not None and self._policy_watch is not None:
                 self._policy_watch.start()
             self.policies.before_calls = None
+
+    def track(self, given: Any) -> None:
+        """See `shekel.configure(track=…)`."""
+        tracks = tracks_of(given) if given else []
+        before, self.gate.tracking = self.gate.tracking, Tracking(tracks) if tracks else None
+        if before is None and tracks:
+            self.acquire_doors()
+        elif before is not None and not tracks:
+            self.release_doors()
 
     def _set_budget(self, budget: Budget | None) -> None:
         """The budget that every call of the process is charged to."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..pricing import Prices, Quote
     from ..providers.base import Endpoint
     from .budget import Budget
+    from .tracking import Tracking
 
 
 class Gate(Appraisal):
@@ -74,6 +75,8 @@ class Gate(Appraisal):
         """Set in a forked child, until its first call under a limit has said so."""
         self.watched: Callable[[Call, Claim, Balance], None] | None = None
         """Told what each limit shows after a settlement, while somebody listens for soft limits."""
+        self.tracking: Tracking | None = None
+        """Keeps what each value of some scope keys uses, where somebody wants to know."""
         self.tool_refused: Callable[[Exception, Context], None] = lambda error, context: None
         """Told of a tool that is not run."""
         self._overran = overran
@@ -320,6 +323,8 @@ class Gate(Appraisal):
 
     def settle(self, call: Call, cost: Cost) -> None:
         """End the call's holds with what it cost. Strict meters take the upper bound where the cost is estimated."""
+        if self.tracking is not None:
+            self.tracking.settled(call, cost)
         claims = call.claims
         if not claims:
             return

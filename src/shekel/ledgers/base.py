@@ -136,6 +136,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def look(self, need: int, want: int, lines: Sequence[Line], now: int = 0) -> Grant | Refusal:
+        """What `admit` would answer to a new call now. Nothing changes by looking.
+
+        Of a meter that was charged before any line named it, `frees_at` may be None although it slides.
+        """
+        ...
+
     def extend(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
     ) -> Grant | Refusal:

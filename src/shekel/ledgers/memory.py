@@ -94,6 +94,29 @@ class MemoryLedger:
                 return _NOTHING
             return self._take(call, need, want, lines, now, _NO_HOLD, force)
 
+    def look(self, need: int, want: int, lines: Sequence[Line], now: int = 0) -> Grant | Refusal:
+        """What `admit` would answer to a new call now."""
+        with self._lock:
+            grant = want if want > need else need
+            asked: _Asked = {}
+            for line in lines:
+                if line.meter in asked:
+                    continue
+                cell = self._meters.cells.get(line.meter)
+                if cell is None or cell.is_over(now):
+                    cell = Cell(line.meter, line.window, line.slides, line.until)
+                settled = cell.settled_at(now)
+                asked[line.meter] = (line, cell, settled)
+                if line.limit is not None and line.shadow is None:
+                    room = line.limit - settled - cell.held - line.base
+                    if line.rate:
+                        grant = min(grant, room // line.rate)
+                    elif room < 0:
+                        grant = -1
+            if grant < need:
+                return _refusal(need, asked.values(), {}, now)
+            return Grant(grant, _left_out(grant, asked, {}, False, True))
+
     def extend(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
     ) -> Grant | Refusal:

@@ -32,6 +32,11 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def endpoint_named(name: str) -> Endpoint | None:
+    """The endpoint of that name ("chat.completions", "responses", "messages")."""
+    return next((each for table in _ENDPOINTS.values() for each in table.values() if each.name == name), None)
+
+
 def find_endpoint(sdk: str, method: str, url: str) -> Endpoint | None:
     """The endpoint of a request, or None if it is not billable or not known.
 
