@@ -143,11 +143,14 @@ class Passage:
         """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
         from .traced import enclosing
 
-        record = enclosing(self.here)
-        if record is not None:
-            self._former = record.take(self.call)
-            if self._former is not None:
-                self.call.instead_of = self._former.id
+        try:
+            record = enclosing(self.here)
+            if record is not None:
+                self._former = record.take(self.call)
+                if self._former is not None:
+                    self.call.instead_of = self._former.id
+        except Exception as error:
+            faults.report("looked at the span around a call", error)
 
     # Admission
 

@@ -82,7 +82,7 @@ class TracedSpan:
     """
 
     __slots__ = ("__weakref__", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span", "_standing",
-                 "_taken", "_told", "runtime")  # fmt: skip
+                 "_told", "runtime")  # fmt: skip
 
     def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
         self.runtime = runtime
@@ -93,10 +93,9 @@ class TracedSpan:
         self._dialect: Dialect | None = None
         self._call: Call | None = None
         self._standing: Call | None = None
-        self._taken = False
         self._first = [True]
         self._open = [True]
-        self._end: Callable[..., None] = span.end
+        self._end: Callable[..., None] | None = span.end
         span.end = self._ended
         setattr(span, _MARK, self)
         runtime.traced_seen = True
@@ -175,7 +174,9 @@ class TracedSpan:
         if self._told:
             write_traced(call, self._span, call.cost or Cost(), Outcome.REFUSED)
         call.span = None
-        self._let_go()()
+        end = self._let_go()
+        if end is not None:
+            end()
         return refusal
 
     # While it is open
@@ -191,15 +192,15 @@ class TracedSpan:
         Returns:
             the call whose hold is to be taken over, by its id, and released then; None if there is none.
         """
-        self._taken = True
         try:
             self._first.pop()
         except IndexError:
             return None
-        if call is not None and self._dialect is not None and self._span.is_recording():
+        span = self._span
+        if call is not None and self._dialect is not None and span is not None and span.is_recording():
             call.traced = True
             if self._told:
-                stand_for(call, self._span)
+                stand_for(call, span)
             self._standing = call
         former = self._call
         if former is None or not former.decided:
@@ -213,8 +214,9 @@ class TracedSpan:
             self._finish()
         except Exception as error:
             faults.report("charged what a span shows", error)
-        if self._span is not None:
-            self._let_go()(*args, **kwargs)
+        end = self._let_go()
+        if end is not None:
+            end(*args, **kwargs)
 
     def _finish(self) -> None:
         try:
@@ -222,7 +224,9 @@ class TracedSpan:
         except IndexError:
             return
         span = self._span
-        if self._taken:
+        try:
+            self._first.pop()  # from here on nobody takes it over
+        except IndexError:
             standing = self._standing
             if standing is not None and self._told:
                 write_now(standing, span, errors.being_handled)
@@ -266,22 +270,18 @@ class TracedSpan:
         if self._told:
             write_traced(call, span, cost, outcome)
 
-    def _let_go(self) -> Callable[..., None]:
-        """Hand out what ends the span, and let go of it. It holds this record: both are to go without a collection."""
+    def _let_go(self) -> Callable[..., None] | None:
+        """Hand out what ends the span, once, and let go of it. It holds this record: both go without a collection."""
         span, end = self._span, self._end
-        span.__dict__.pop("end", None)
-        self._span = self._outer = None
-        self._end = _ended_before
+        self._span = self._outer = self._end = None
+        if span is not None:
+            span.__dict__.pop("end", None)
         return end
 
     def __del__(self) -> None:
         call = self._call
-        if self._open and not self._taken and call is not None and call.decided and call.is_open:
+        if self._open and self._first and call is not None and call.decided and call.is_open:
             late.put(partial(call.finish, Outcome.DROPPED))
-
-
-def _ended_before(*args: Any, **kwargs: Any) -> None:
-    """An ended span ends no more."""
 
 
 def _see(span: Any) -> Seen:
