@@ -97,7 +97,7 @@ class BudgetExceededError(Exception):
     def _sentence(self) -> str:
         if self.detail:
             return f"{self._who()}: {self.detail}"
-        call = "call" if self.model == "unknown" else f"call to {self.model}"
+        call = "call" if self.model in ("", "unknown") else f"call to {self.model}"
         if self.reason == "stopped":
             return f"{self._who()} is stopped: a {call} was not sent. Its resume() lets calls pass again."
         if self.reason == "cut":
