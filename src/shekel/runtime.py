@@ -10,7 +10,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from .budgets.making import from_spec
 from .budgets.policies import Policies
 from .budgets.policy import Policy
 from .budgets.scope import entries
+from .budgets.standing import row_of
 from .budgets.traced_gate import TracedGate
 from .budgets.tracking import Tracking, tracks_of
 from .call import Call, open_calls
@@ -196,26 +197,20 @@ class Runtime:
         return self.policies.keys.union(metrics) if metrics else self.policies.keys
 
     def _rows(self) -> Iterable[BudgetRow]:
-        rows: list[BudgetRow] = []
-        for name, (meter, limit) in list(self.gate.gauges.meters.items()):
-            balance = self.ledger.read(meter, self.gate.clock())
-            rows.append((name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind))
-        return rows
+        return [
+            (name, balance.settled / NANO, limit / NANO, balance.held / NANO, self.ledger.kind)
+            for name, balance, limit in self.gate.gauges.rows()
+        ]
 
-    def forget(self, meters: list[Any]) -> None:
+    def forget(self, meters: Collection[Any]) -> None:
         """The budget of these meters is gone: they go from the ledger and from what gauges show."""
         for meter in meters:
             self.ledger.forget(meter)
-        for name, (meter, _) in list(self.gate.gauges.meters.items()):
-            if meter in meters:
-                self.gate.gauges.meters.pop(name, None)
+        self.gate.gauges.forget(meters)
 
     def relimited(self, claim: Claim) -> None:
         """A limit was changed: gauges show it at once."""
-        if claim.name is not None and claim.limit is not None:
-            known = self.gate.gauges.meters.get(claim.name)
-            if known is not None and known[0] == claim.meter:
-                self.gate.gauges.meters[claim.name] = (claim.meter, claim.limit)
+        self.gate.gauges.relimited(claim)
 
     def _overran(self, claim: Claim, nano: int, cause: str) -> None:
         self.teller.overran(claim.name, nano, cause)
@@ -297,6 +292,8 @@ class Runtime:
         elif not policies and self._policies_hold_doors:
             self._policies_hold_doors = False
             self.release_doors()
+        if not policies:
+            self.forget({meter for meter in self.ledger.meters() if row_of(meter) is not None})
 
     def _follow(self, path: Path, plan_of: Any, every: Any) -> None:
         """Put the policies of a file in force, now and whenever it changes."""

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..ledgers.base import Balance, Ledger
 from .claims import Claim
 from .limits import Unit
 
+if TYPE_CHECKING:
+    from .standing import Row
+
 WATCHED = 1_000
 """The most budget names that gauges show."""
+
+
+class Shown(NamedTuple):
+    """A meter that is shown: its limit in nano-dollars, when its period ends, and the row of a policy that it is of."""
+
+    meter: Hashable
+    limit: int
+    ends: float | None
+    row: Row | None
+
+    def limit_now(self) -> int:
+        """The limit, also where a policy has been changed since."""
+        now = None if self.row is None else self.row.limit_of(self.meter)
+        return self.limit if now is None else now
+
+    def is_past(self, now: int) -> bool:
+        """Whether its period is over: what was spent in it is no longer what is spent."""
+        return self.ends is not None and now >= self.ends * 1_000_000
 
 
 class Gauges:
@@ -20,13 +42,13 @@ class Gauges:
         clock: the time in microseconds since the epoch.
 
     Attributes:
-        meters: by budget name: the meter, and its limit in nano-dollars.
+        meters: what is shown, by budget name.
     """
 
     def __init__(self, ledger: Ledger, clock: Callable[[], int]) -> None:
         self._ledger = ledger
         self._clock = clock
-        self.meters: dict[str, tuple[Hashable, int]] = {}
+        self.meters: dict[str, Shown] = {}
 
     def see(self, claim: Claim) -> None:
         """Have gauges show a budget from its first call on."""
@@ -38,10 +60,32 @@ class Gauges:
         if claim.name is None or claim.limit is None or claim.part is not None:
             return
         known = self.meters.get(claim.name)
-        if known is not None and known[0] != claim.meter:
-            other = self._ledger.read(known[0], self._clock())
-            if (other.settled + other.held) * claim.limit > (balance.settled + balance.held) * known[1]:
-                return
+        if known is not None and known.meter != claim.meter:
+            now = self._clock()
+            if not known.is_past(now):
+                other = self._ledger.read(known.meter, now)
+                if (other.settled + other.held) * claim.limit > (balance.settled + balance.held) * known.limit_now():
+                    return
         elif known is None and len(self.meters) >= WATCHED:
             return
-        self.meters[claim.name] = (claim.meter, claim.limit)
+        self.meters[claim.name] = Shown(claim.meter, claim.limit, claim.resets_at, claim.row)
+
+    def forget(self, meters: Collection[Hashable]) -> None:
+        """Show these meters no more."""
+        for name, shown in list(self.meters.items()):
+            if shown.meter in meters:
+                self.meters.pop(name, None)
+
+    def relimited(self, claim: Claim) -> None:
+        """The limit of a budget was changed: show it at once."""
+        if claim.name is not None and claim.limit is not None:
+            known = self.meters.get(claim.name)
+            if known is not None and known.meter == claim.meter:
+                self.meters[claim.name] = known._replace(limit=claim.limit)
+
+    def rows(self) -> Iterator[tuple[str, Balance, int]]:
+        """What is shown now: the name, the balance and the limit in nano-dollars. A period that is over shows zeros."""
+        now = self._clock()
+        for name, shown in list(self.meters.items()):
+            balance = Balance() if shown.is_past(now) else self._ledger.read(shown.meter, now)
+            yield name, balance, shown.limit_now()

@@ -102,7 +102,7 @@ class Slices:
             if claim.first and claim.account is not None:
                 present.update({c.meter: c.limit for c in claim.account.claims(now, last_call=claim.last_call)})
             elif claim.row is not None:
-                present[claim.meter] = claim.row.limit_now(claim)
+                present[claim.meter] = claim.row.limit_of(claim.meter)
         if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
             call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
 

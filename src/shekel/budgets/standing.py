@@ -49,10 +49,10 @@ class Row:
     def __repr__(self) -> str:
         return f"<{self.label}>"
 
-    def limit_now(self, claim: Claim) -> int | None:
-        """The limit of a claim as it is now; None where there is none any more. It asks nobody."""
+    def limit_of(self, meter: Hashable) -> int | None:
+        """The limit of one of its meters as it is now; None where there is none any more. It asks nobody."""
         standing = self.standing
-        return None if standing is None else standing.limit_now(self, claim)
+        return None if standing is None else standing.limit_of(self, meter)
 
     @property
     def warns(self) -> bool:
@@ -145,13 +145,12 @@ class Standing:
             )
         return claims
 
-    def limit_now(self, row: Row, claim: Claim) -> int | None:
+    def limit_of(self, row: Row, meter: Any) -> int | None:
         """See `Row`."""
         try:
             number = self.rows.index(row)
         except ValueError:
             return None
-        meter: Any = claim.meter
         return self._amounts[number] if self.policy.plans is None else self._of_plan(meter[1], ask=False)[number]
 
     def _of_plan(self, value: Any, *, ask: bool) -> tuple[int | None, ...]:

@@ -216,6 +216,11 @@ class MemoryLedger:
                 cell.empty()
                 self._meters.drop_if_idle(cell)
 
+    def meters(self) -> list[Meter]:
+        """The live meters."""
+        with self._lock:
+            return list(self._meters.cells)
+
     @property
     def lock(self) -> Any:
         """What must not be held while the process forks."""
