@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import anthropic
@@ -301,9 +302,15 @@ print(len(seen), "pip uninstall -y shekel opentelemetry-instrumentation-shekel" 
         if not os.path.exists(command):
             pytest.skip("opentelemetry-instrument is not installed: pip install '.[auto]'")
         options = ["--traces_exporter", "console", "--metrics_exporter", "console", "--logs_exporter", "none"]
+        # The tests have other instrumentations of the same SDKs installed, whose spans would stand for ours.
+        others = {point.name for point in entry_points(group="opentelemetry_instrumentor")} - {"shekel"}
         result = subprocess.run(
             [command, *options, sys.executable, str(app)],
-            env={**os.environ, "OPENAI_BASE_URL": provider.openai_url},
+            env={
+                **os.environ,
+                "OPENAI_BASE_URL": provider.openai_url,
+                "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(others),
+            },
             capture_output=True,
             text=True,
             timeout=120,

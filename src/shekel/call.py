@@ -150,6 +150,8 @@ class Call:
         "inside",
         "instead_of",
         "last_look",
+        "leaves_open",
+        "leaves_refused",
         "left_out",
         "need",
         "now",
@@ -276,6 +278,10 @@ class Call:
         self.span: Any = None
         self.span_context: Any = None
         self.adopted = False
+        self.leaves_open = False
+        """Whether whoever started the adopted span never ends it where a stream is left early, or a task cancelled."""
+        self.leaves_refused = False
+        """Whether that is so of every end but a complete one."""
         self.told = True
         """False where the context asked instrumentations to be silent."""
         self.traced = False

@@ -11,6 +11,9 @@ _providers: dict[type, str | None] = {}
 RAW_HEADER = "x-stainless-raw-response"
 """The header by which both SDKs remember that a raw response was asked for."""
 
+HELPER_HEADER = "x-stainless-helper-method"
+"""The header by which the SDKs say that a helper of theirs sends the request: "stream" for `messages.stream()`."""
+
 USAGE_HOSTS = frozenset({"api.openai.com"})
 """Hosts known to accept `stream_options.include_usage`.
 Source: OpenAI API reference, Chat Completions, `stream_options`."""
@@ -48,10 +51,19 @@ def wants_usage_chunk(host: str | None, port: int | None, allowed: frozenset[str
 
 def reads_bytes(options: Any) -> bool:
     """Whether the program asked for the bytes of an answer (`with_streaming_response`): nothing can be hidden there."""
+    return _has(options, RAW_HEADER, "stream")
+
+
+def by_stream_helper(options: Any) -> bool:
+    """Whether a helper of the SDK sends the request when its `with` block is entered, after the method has returned."""
+    return _has(options, HELPER_HEADER, "stream")
+
+
+def _has(options: Any, header: str, wanted: str) -> bool:
     headers = options.headers
     if not isinstance(headers, Mapping):
         return False
-    return any(name.lower() == RAW_HEADER and value == "stream" for name, value in headers.items())
+    return any(name.lower() == header and value == wanted for name, value in headers.items())
 
 
 def native_provider(client: Any) -> Any:

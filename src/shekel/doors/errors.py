@@ -50,10 +50,10 @@ def of(error: BaseException, *, sent: bool) -> tuple[Outcome, Failure]:
     return Outcome.FAILED, Failure(kind, Billing.NOTHING if never_sent(error) else Billing.PROBABLY)
 
 
-def being_handled() -> Failure | None:
-    """The failure that is being handled where this is called, if one is."""
+def being_handled() -> tuple[Outcome, Failure] | None:
+    """How a call fails whose error is being handled where this is called, if one is."""
     error = sys.exception()
-    return None if error is None or isinstance(error, GeneratorExit) else of(error, sent=True)[1]
+    return None if error is None or isinstance(error, GeneratorExit) else of(error, sent=True)
 
 
 def never_sent(error: BaseException) -> bool:

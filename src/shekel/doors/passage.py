@@ -27,7 +27,7 @@ from ..providers.base import Answer, Endpoint
 from ..settlement import Failure, Outcome
 from . import errors
 from .answers import ResultHook, decoded, is_stream, merged
-from .client import destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
+from .client import by_stream_helper, destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
 from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
 from .scoped import context_of
 from .tee import Unread, async_tee, drop_unread, sync_tee
@@ -47,6 +47,7 @@ class Passage:
         client: the SDK's client.
         options: the SDK's options, left as they are.
         stream: whether the SDK will stream the answer.
+        over: whether another instrumentation's wrapper is called from ours, and may start a span for the call.
     """
 
     __slots__ = (
@@ -57,11 +58,11 @@ class Passage:
         "_close_hook",
         "_former",
         "_given_back",
-        "_native",
         "_native_provider",
         "_parser_error",
         "_sent",
         "_single",
+        "_span_inside",
         "_token",
         "call",
         "client_type",
@@ -74,7 +75,9 @@ class Passage:
         "sending",
     )
 
-    def __init__(self, runtime: Runtime, endpoint: Endpoint, client: Any, options: Any, stream: bool) -> None:
+    def __init__(
+        self, runtime: Runtime, endpoint: Endpoint, client: Any, options: Any, stream: bool, *, over: bool = False
+    ) -> None:
         self.runtime = runtime
         self.endpoint = endpoint
         self.options = options
@@ -114,8 +117,9 @@ class Passage:
         if enclosing.wanted:
             self.call.inside = enclosing.entries(self.here)
         self._body: Mapping[str, Any] | None = body
-        self._native = native_tracing(client, options)
-        self._native_provider = native_provider(client) if self._native else None
+        native = native_tracing(client, options)
+        self._span_inside = native or over
+        self._native_provider = native_provider(client) if native else None
         self._single = not getattr(client, "_middleware", ())
         self._former: Call | None = None
         if runtime.traced_seen:
@@ -141,12 +145,13 @@ class Passage:
 
     def _stand_under(self) -> None:
         """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
-        from .traced import enclosing
+        from .traced import standing_for
 
         try:
-            record = enclosing(self.here)
+            record = standing_for(self.call, self.here)
             if record is not None:
                 self._former = record.take(self.call)
+                self.call.leaves_refused = self.call.leaves_open and by_stream_helper(self.options)
                 if self._former is not None:
                     self.call.instead_of = self._former.id
         except Exception as error:
@@ -199,8 +204,9 @@ class Passage:
         try:
             here = Context({**self.here, ctx.CALL: call})
             if runtime.telling() and not call.adopted:
-                if self._native:
-                    # The SDK's own span will stand for this call, and what its start raises is swallowed.
+                if self._span_inside:
+                    # A span of the SDK's, or of an instrumentation below, will stand for this call, and what its start
+                    # raises may be swallowed.
                     runtime.watch_provider(self._native_provider)
                     runtime.gate.admit(call, here)
                     if call.refusal is not None:
@@ -267,7 +273,7 @@ class Passage:
             here = scope.without_scope(self.here, self.runtime.policies.keys)
             if call.span is not None and not call.adopted:
                 here = trace.set_span_in_context(call.span, here)
-            elif here is self.here and not self._native and not call.traced:
+            elif here is self.here and not self._span_inside and not call.adopted:
                 return
             self.sending = Context({**here, ctx.CALL: call})
             self._token = ctx.attach(self.sending)
@@ -287,8 +293,8 @@ class Passage:
         """An attempt was built and is about to be sent."""
         self._sent = True
         call = self.call
-        if self._native and call.span is None and self.runtime.telling():
-            # The SDK started no span after all (not sampled, or no provider): ours stands for the call.
+        if self._span_inside and call.span is None and self.runtime.telling():
+            # Nobody started a span after all (not sampled, or no provider): ours stands for the call.
             try:
                 here = self.sending or self.here
                 span = self.runtime.teller.start(call, here, scope.entries(self.here))

@@ -17,6 +17,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from .. import faults
@@ -50,6 +51,9 @@ class Sdk:
 SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
 
 _CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
+_OURS = "_shekel"
+"""What marks the wrappers of a door."""
+
 _SEAMS = ("request", "_build_request", "_process_response")
 
 
@@ -140,31 +144,34 @@ class Door:
 
     def _place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
         former = getattr(owner, name) if name not in owner.__dict__ else owner.__dict__[name]
-        ours = make(former)
+        # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
+        ours = make(former.__get__(None, owner))
+        ours.__dict__[_OURS] = True
         setattr(owner, name, ours)
         self._placed.append((owner, name, ours, former))
 
     # The way in
 
-    def _open(self, client: Any, options: Any, stream: bool) -> Passage | None:
+    def _open(self, client: Any, options: Any, stream: bool, *, over: bool = False) -> Passage | None:
         """A passage for a billable request that has none yet. Never raises; a refusal is in the passage's call."""
         try:
             endpoint = find_endpoint(self.sdk.name, options.method, options.url)
             if endpoint is None or isinstance(options.post_parser, ResultHook):
                 return None
-            return Passage(self.runtime, endpoint, client, options, stream)
+            return Passage(self.runtime, endpoint, client, options, stream, over=over)
         except Exception as error:
             faults.report("read a request", error)
             return None
 
     def _sync_request(self, former: Any) -> Any:
         live = self._current
+        over = _is_of_others(former)
 
         @functools.wraps(former)
         def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
             if self._current != live:
                 return former(client, cast_to, options, *args, **kwargs)
-            passage = self._open(client, options, bool(kwargs.get("stream")))
+            passage = self._open(client, options, bool(kwargs.get("stream")), over=over)
             if passage is None:
                 with passing(self.runtime):
                     return former(client, cast_to, options, *args, **kwargs)
@@ -190,12 +197,13 @@ class Door:
 
     def _async_request(self, former: Any) -> Any:
         live = self._current
+        over = _is_of_others(former)
 
         @functools.wraps(former)
         async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
             if self._current != live:
                 return await former(client, cast_to, options, *args, **kwargs)
-            passage = self._open(client, options, bool(kwargs.get("stream")))
+            passage = self._open(client, options, bool(kwargs.get("stream")), over=over)
             if passage is None:
                 with passing(self.runtime):
                     return await former(client, cast_to, options, *args, **kwargs)
@@ -314,6 +322,13 @@ class Door:
             passage.retrying(failure)
         except Exception as error:
             faults.report("saw a retry", error)
+
+
+def _is_of_others(former: Any) -> bool:
+    """Whether a wrapper of somebody else's lies below, which may start a span for the call."""
+    if not hasattr(former, "__wrapped__"):
+        return False
+    return not (type(former) is FunctionType and former.__dict__.get(_OURS))  # a proxy shows what it wraps
 
 
 def _asks_for_stream(options: Any) -> bool:

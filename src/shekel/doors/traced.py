@@ -17,10 +17,13 @@ has to be kept or cleaned up beside the spans.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -43,6 +46,13 @@ if TYPE_CHECKING:
     from ..runtime import Runtime
 
 _MARK = "_shekel_traced"
+_MOST_WAITING = 8
+
+_numbers = itertools.count()
+_started: ContextVar[tuple[ref[TracedSpan], ...]] = ContextVar("shekel-started", default=())
+"""The spans that instrumentations of an SDK started in this thread or task, the last first, for the door to find them:
+some are never made current."""
+
 _DOORS_SEE = frozenset({"chat"})
 """Operations that the doors of SDKs know; the others of the same SDK only the span shows."""
 
@@ -55,7 +65,12 @@ def begin(runtime: Runtime, span: Any, here: Context, *, told: bool) -> Exceptio
     seen = _see(span)
     found = None if seen.scope == names.SCOPE else dialects.find(seen)
     if found is None:
-        if seen.scope != names.SCOPE and dialects.may_become(seen):
+        # What is found out later about a call that a door sees is no news.
+        if (
+            seen.scope != names.SCOPE
+            and dialects.may_become(seen)
+            and not runtime.has_door(dialects.sdk_of(seen.scope))
+        ):
             TracedSpan(runtime, span, here, outer, told=told)
         elif outer is not None:
             setattr(span, _MARK, outer)
@@ -70,6 +85,31 @@ def enclosing(here: Context) -> TracedSpan | None:
     return record if isinstance(record, TracedSpan) and record.is_open else None
 
 
+def standing_for(call: Call, here: Context) -> TracedSpan | None:
+    """The span that stands for a call which has come through a door: the last that was started around it.
+
+    Several instrumentations of one SDK may have started one each. They are all taken, the last gets the call.
+    """
+    record = enclosing(here)
+    sdk = call.endpoint.provider
+    waiting = [each for each in _waiting() if each.sdk == sdk and each.model in ("", call.model)]
+    newest = max(waiting, key=lambda each: each.number, default=record)
+    if record is None or (newest is not None and newest.number > record.number):
+        record = newest
+    scopes = set() if record is None else {record.scope}
+    for each in waiting:
+        if each is not record and each.scope not in scopes:
+            scopes.add(each.scope)
+            each.take()
+    return record
+
+
+def _waiting() -> list[TracedSpan]:
+    """The open spans of SDKs that were started here and that no call has taken, the last first."""
+    records = (record() for record in _started.get())
+    return [record for record in records if record is not None and record.is_open and not record.is_taken]
+
+
 class TracedSpan:
     """The record of one span of somebody else.
 
@@ -82,7 +122,7 @@ class TracedSpan:
     """
 
     __slots__ = ("__weakref__", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span", "_standing",
-                 "_told", "runtime")  # fmt: skip
+                 "_told", "number", "runtime", "scope", "sdk")  # fmt: skip
 
     def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
         self.runtime = runtime
@@ -93,6 +133,10 @@ class TracedSpan:
         self._dialect: Dialect | None = None
         self._call: Call | None = None
         self._standing: Call | None = None
+        self.number = next(_numbers)
+        self.scope = _scope_of(span)
+        self.sdk: str | None = None
+        """The SDK whose door sees the call too."""
         self._first = [True]
         self._open = [True]
         self._end: Callable[..., None] | None = span.end
@@ -105,6 +149,18 @@ class TracedSpan:
         """Whether the span has not ended."""
         return bool(self._open)
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether another call stands for this one, or the span has ended."""
+        return not self._first
+
+    @property
+    def model(self) -> str:
+        """The model that the span names by now; "" if it names none."""
+        span = self._span
+        found = None if span is None else dialects.find(_see(span))
+        return "" if found is None else found[1].request.model
+
     # The start
 
     def admit(self, dialect: Dialect, asked: Asked) -> Exception | None:
@@ -116,6 +172,7 @@ class TracedSpan:
             present = self._span.attributes or {}
             self._span.set_attributes({key: value for key, value in call.scope.items() if key not in present})
         if way is None:
+            self._wait_for_door()
             return None
         if self._decide(call, way) and call.refusal is None:
             call.opened()
@@ -134,7 +191,7 @@ class TracedSpan:
             host=asked.host,
             port=asked.port,
         )
-        call.traced = True
+        call.traced = dialects.measures(self.scope)
         call.told = self._told
         call.scope = entries(self._here)
         if around_spans.wanted:
@@ -148,12 +205,16 @@ class TracedSpan:
     def _way(self, asked: Asked) -> Way | None:
         """Who admits the call; None where a door does."""
         if asked.operation in _DOORS_SEE:
-            scope = _scope_of(self._span)
-            if self.runtime.has_door(dialects.sdk_of(scope)):
+            if self.runtime.has_door(dialects.sdk_of(self.scope)):
                 return None
             if self.runtime.has_door(dialects.usual_sdk(asked.provider)):
                 return None if patient(self._here) else Way.DOOR
         return Way.ALONE
+
+    def _wait_for_door(self) -> None:
+        """The door of the SDK will see the call, in this thread or task."""
+        self.sdk = dialects.sdk_of(self.scope)
+        _started.set((ref(self), *map(ref, _waiting()[: _MOST_WAITING - 1])))
 
     def _decide(self, call: Call, way: Way) -> bool:
         """Ask the gate. The first inference inside another takes its hold over."""
@@ -192,20 +253,23 @@ class TracedSpan:
         Returns:
             the call whose hold is to be taken over, by its id, and released then; None if there is none.
         """
+        around = self._outer
+        outer = None if around is None else around.take()
         try:
             self._first.pop()
         except IndexError:
-            return None
+            return outer
         span = self._span
         if call is not None and self._dialect is not None and span is not None and span.is_recording():
-            call.traced = True
+            call.traced = dialects.measures(self.scope)
             if self._told:
                 stand_for(call, span)
+                call.leaves_open = dialects.leaves_open(self.scope)
             self._standing = call
         former = self._call
-        if former is None or not former.decided:
-            return None
-        return former if former.withdraw() else None
+        if former is None or not former.decided or not former.withdraw():
+            return outer
+        return former
 
     # The end
 
@@ -239,6 +303,8 @@ class TracedSpan:
             self._dialect, asked = found
         if self._dialect is None:
             return  # it was no inference after all
+        if self._came_to_nothing(seen, self._dialect):
+            return
         call = self._call
         if call is None:
             call = self._call = self._made(asked)
@@ -249,6 +315,15 @@ class TracedSpan:
         if not call.decided:
             self._decide(call, Way.AFTERWARDS)
         self._settle(call, seen)
+
+    def _came_to_nothing(self, seen: Seen, dialect: Dialect) -> bool:
+        """Whether a door was waited for in vain, and nothing was sent.
+
+        Where the SDK sent something by another way, as it does with its WebSockets, the span says what was consumed.
+        """
+        if self.sdk is None or not self.runtime.has_door(self.sdk):
+            return False
+        return dialects.starts_aside(self.scope) or dialect.answered(seen).usage is None
 
     def _settle(self, call: Call, seen: Seen) -> None:
         assert self._dialect is not None

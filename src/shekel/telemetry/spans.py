@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..providers.base import Answer
 
 NANO = 1_000_000_000
+Failing = Callable[[], "tuple[Outcome, Failure] | None"]
+"""How a call fails whose error is being handled at this moment; None if none is."""
+
 _ENDED_BY_PROGRAM = frozenset({Outcome.CLOSED, Outcome.DROPPED, Outcome.CANCELLED})
 
 
@@ -211,7 +214,7 @@ def decision(call: Call) -> str:
     return "fallback" if call.fallback_from is not None else "admitted"
 
 
-def adopt(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None:
+def adopt(call: Call, span: Span, failing: Failing) -> None:
     """Write on somebody else's span when it ends, by shadowing `end` on the instance.
 
     The SDK's own hook for this (`_on_ending`) comes after a span is frozen, and such spans often end before the call
@@ -220,7 +223,7 @@ def adopt(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None
     Args:
         call: the call that the span stands for.
         span: somebody else's span that has just started.
-        failing: the failure that is being handled when the span ends, if the door has not been told yet.
+        failing: how the call fails, where its error is handled when the span ends and the door has not been told yet.
     """
     stand_for(call, span)
     end = span.end
@@ -242,7 +245,14 @@ def stand_for(call: Call, span: Span) -> None:
     call.adopted = True
 
 
-def write_now(call: Call, span: Span, failing: Callable[[], Failure | None]) -> None:
+def left_open(call: Call) -> bool:
+    """Whether nobody else will end the span that stands for a call: it is ours to end, although it is not ours."""
+    if not call.leaves_open or call.outcome is Outcome.COMPLETE:
+        return False
+    return call.leaves_refused or call.outcome is Outcome.CANCELLED or call.reader is not None
+
+
+def write_now(call: Call, span: Span, failing: Failing) -> None:
     """Write the call's state at this moment on a span that is about to end; see `adopt`."""
     if not span.is_recording():
         return
@@ -251,8 +261,8 @@ def write_now(call: Call, span: Span, failing: Callable[[], Failure | None]) -> 
         reader = call.reader
         answer = call.answer if reader is None else reader.answer()
         complete = answer is not None and (reader is None or reader.terminal)
-        failure = failing() if answer is None and reader is None else None
-        outcome = Outcome.COMPLETE if complete else Outcome.CLOSED if failure is None else Outcome.FAILED
+        failed = failing() if answer is None and reader is None else None
+        outcome, failure = failed or (Outcome.COMPLETE if complete else Outcome.CLOSED, None)
         cost = assess(call, outcome, answer, failure)
     write_end(call, span, cost, outcome, own=False)
 

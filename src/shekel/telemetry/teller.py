@@ -22,7 +22,7 @@ from . import listeners, names
 from .decisions import DecisionLog, Recent, condition
 from .events import LimitEvent, refusal_event, threshold_event, usage_event
 from .metrics import BudgetRow, Instruments
-from .spans import request_attributes, span_name, write_admission, write_end
+from .spans import left_open, request_attributes, span_name, write_admission, write_end
 from .tools import start_tool
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Teller:
         except Exception as error:
             faults.report("recorded metrics", error)
         finally:
-            if span is not None and not call.adopted:
+            if span is not None and (not call.adopted or left_open(call)):
                 span.end()
 
     # Decisions
