@@ -305,6 +305,8 @@ class TracedSpan:
             return  # it was no inference after all
         if self._came_to_nothing(seen, self._dialect):
             return
+        if self._call is None and self._passed_door(asked):
+            return
         call = self._call
         if call is None:
             call = self._call = self._made(asked)
@@ -324,6 +326,14 @@ class TracedSpan:
         if self.sdk is None or not self.runtime.has_door(self.sdk):
             return False
         return dialects.starts_aside(self.scope) or dialect.answered(seen).usage is None
+
+    def _passed_door(self, asked: Asked) -> bool:
+        """Whether a span says only now that it is a call, and a door has seen that call.
+
+        Who tells of a call by callbacks (OpenInference's langchain) does not make its span current, so the door found
+        none to tell on.
+        """
+        return asked.operation in _DOORS_SEE and self.runtime.has_door(dialects.usual_sdk(asked.provider))
 
     def _settle(self, call: Call, seen: Seen) -> None:
         assert self._dialect is not None
