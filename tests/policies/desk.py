@@ -13,7 +13,7 @@ from shekel.budgets.policy import Policy
 from shekel.call import Call
 from shekel.estimation import Estimator
 from shekel.ledgers.base import Balance
-from shekel.ledgers.memory import MemoryLedger
+from shekel.ledgers.memory import REMEMBERED, MemoryLedger
 from shekel.pricing import Prices
 from shekel.providers import find_endpoint
 from shekel.providers.base import Answer, Endpoint
@@ -46,11 +46,12 @@ class Desk:
     Args:
         *policies: those in force.
         environment: the deployment environment.
+        remember: how many finished calls the ledger keeps.
     """
 
-    def __init__(self, *policies: Policy, environment: str | None = None) -> None:
+    def __init__(self, *policies: Policy, environment: str | None = None, remember: int = REMEMBERED) -> None:
         self.clock = Clock()
-        self.ledger = MemoryLedger()
+        self.ledger = MemoryLedger(remember=remember)
         self.told = Told()
         self.overruns: list[tuple[str | None, int, str]] = []
         self.policies = Policies(lambda: environment)
