@@ -28,7 +28,6 @@ from .budgets.part_errors import (
     ToolBudgetExceededError,
     ToolSpendExceededError,
 )
-from .budgets.policy import Policy, per
 from .budgets.scope import scope
 from .budgets.slots import LimitState
 from .budgets.temporal import TemporalBudget
@@ -37,6 +36,7 @@ from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import assign_plan, reconcile
 from .doors.scoped import scoped_client
+from .policies.policy import Policy, per
 
 # In place of the module of that name, which is found as before: `from shekel.usage import Usage`.
 from .questions import affordable_tokens, check, remaining, usage

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .budgets.budget import Budget
 from .budgets.limits import Mode
-from .budgets.policy import Policy
 from .budgets.public import Text, set_text
+from .policies.policy import Policy
 from .runtime import KEEP, the_runtime
 from .scopes.keyring import Secrets
 
 if TYPE_CHECKING:
-    from .policy_file import PlanOf
+    from .policies.file import PlanOf
 
 
 def configure(

@@ -27,19 +27,19 @@ from .budgets.claims import Claim
 from .budgets.limits import Mode, as_mode
 from .budgets.making import budget as make_budget
 from .budgets.making import from_spec
-from .budgets.policies import Policies
-from .budgets.policy import Policy
 from .budgets.scope import entries
-from .budgets.standing import row_of
 from .budgets.traced_gate import TracedGate
 from .budgets.tracking import Tracking, tracks_of
 from .call import Call, open_calls
 from .call import forked as call_ids_forked
 from .doors.stainless import SDKS, Door
-from .environment import Environment
 from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
+from .policies.environment import Environment
+from .policies.in_force import Policies
+from .policies.policy import Policy
+from .policies.standing import row_of
 from .scopes import counts
 from .scopes.outside import outside
 from .settlement import Outcome
@@ -48,8 +48,8 @@ from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
 if TYPE_CHECKING:
-    from .policy_file import PlanOf, PolicyFile
-    from .policy_watch import PolicyWatch
+    from .policies.file import PlanOf, PolicyFile
+    from .policies.watch import PolicyWatch
     from .pricing import Prices
 
 NANO = 1_000_000_000
@@ -297,8 +297,8 @@ class Runtime:
 
     def _follow(self, path: Path, plan_of: Any, every: Any) -> None:
         """Put the policies of a file in force, now and whenever it changes."""
-        from . import policy_file
-        from .policy_watch import EVERY, PolicyWatch, seconds
+        from .policies import file as policy_file
+        from .policies.watch import EVERY, PolicyWatch, seconds
 
         every = EVERY if every is KEEP else seconds(every)
         path = path.absolute()

@@ -8,12 +8,12 @@ from typing import Any
 from shekel import BudgetExceededError, context, scope
 from shekel.budgets.around import BudgetsOfContext
 from shekel.budgets.gate import Gate
-from shekel.budgets.policies import Policies
-from shekel.budgets.policy import Policy
 from shekel.call import Call
 from shekel.estimation import Estimator
 from shekel.ledgers.base import Balance
 from shekel.ledgers.memory import REMEMBERED, MemoryLedger
+from shekel.policies.in_force import Policies
+from shekel.policies.policy import Policy
 from shekel.pricing import Prices
 from shekel.providers import find_endpoint
 from shekel.providers.base import Answer, Endpoint

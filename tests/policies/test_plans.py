@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shekel import faults, per
-from shekel.budgets.policy import Policy
-from shekel.budgets.resolver import THREADS, Resolver
+from shekel.policies.policy import Policy
+from shekel.policies.resolver import THREADS, Resolver
 
 from .desk import IN, OUT, Desk
 

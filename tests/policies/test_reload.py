@@ -18,7 +18,7 @@ import pytest
 import shekel
 from budgets.conftest import ask, billed, until
 from shekel import BudgetExceededError, context, faults, per, scope
-from shekel.policy_watch import PolicyWatch
+from shekel.policies.watch import PolicyWatch
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider
 

@@ -17,10 +17,10 @@ from .limits import Mode, Unit
 
 if TYPE_CHECKING:
     from ..call import Call
+    from ..policies.standing import Row
     from ..pricing import Quote
     from ..settlement import Cost
     from .parts import Part
-    from .standing import Row
 
 
 class AtLimit(StrEnum):

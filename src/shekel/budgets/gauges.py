@@ -10,7 +10,7 @@ from .claims import Claim
 from .limits import Unit
 
 if TYPE_CHECKING:
-    from .standing import Row
+    from ..policies.standing import Row
 
 WATCHED = 1_000
 """The most budget names that gauges show."""

@@ -24,10 +24,10 @@ from opentelemetry.trace import SpanKind, Tracer
 
 from ..budgets.errors import BudgetExceededError
 from ..budgets.making import budget
-from ..budgets.policy import per
 from ..budgets.scope import scope
 from ..configuration import configure
 from ..instrumentor import ShekelInstrumentor
+from ..policies.policy import per
 from ..testing import Bill, FakeProvider, Reply, RequestSeen
 from .exporting import Exporting
 

@@ -13,10 +13,10 @@ from typing import Any
 from opentelemetry.context import Context
 
 from .. import enclosing
-from .claims import Claim
-from .limits import shown
+from ..budgets.claims import Claim
+from ..budgets.limits import shown
+from ..budgets.scope import entries
 from .policy import Policy
-from .scope import entries
 from .standing import Row, RowKey, Standing, row_key
 from .unset import UnsetKeys
 from .warned import Warned

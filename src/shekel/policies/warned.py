@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import locks
+from ..budgets import wiring
+from ..budgets.claims import AtLimit
+from ..budgets.limits import NANO, Unit
+from ..budgets.thresholds import call_back, least
 from ..telemetry import names
-from . import wiring
-from .claims import AtLimit
-from .limits import NANO, Unit
-from .thresholds import call_back, least
 
 if TYPE_CHECKING:
+    from ..budgets.claims import Claim
     from ..call import Call
-    from .claims import Claim
 
 FEW = 1_000
 """So many are remembered before the first look at which of them are past."""

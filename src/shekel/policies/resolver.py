@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import faults
-from .limits import shown
+from ..budgets.limits import shown
 
 CACHE, TIMEOUT = 60.0, 0.25
 """Seconds for which an answer counts, and for which a call waits for one, where nobody said how many."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from . import faults
+from .. import faults
 
 VARIABLE = "SHEKEL_ENVIRONMENT"
 ATTRIBUTES = ("deployment.environment.name", "deployment.environment")

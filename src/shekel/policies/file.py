@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from .budgets.limits import shown
-from .budgets.options import nearest
-from .budgets.policies import checked
-from .budgets.policy import Policy, per
+from ..budgets.limits import shown
+from ..budgets.options import nearest
+from .in_force import checked
+from .policy import Policy, per
 
 PlanOf = Callable[[str], "str | None"]
 
@@ -127,7 +127,7 @@ class _Reader:
 
     def prices(self, table: Mapping[str, Any]) -> Mapping[str, Any]:
         if table:
-            from .pricing import Prices
+            from ..pricing import Prices
 
             scratch = Prices()  # the price list itself is not loaded for this
             for model, price in table.items():
@@ -139,7 +139,7 @@ class _Reader:
 
     def aliases(self, table: Mapping[str, Any]) -> Mapping[str, str]:
         if table:
-            from .pricing import Prices
+            from ..pricing import Prices
 
             scratch = Prices()
             for name, target in table.items():

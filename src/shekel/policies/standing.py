@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .claims import Claim
-from .limits import Limit
+from ..budgets.claims import Claim
+from ..budgets.limits import Limit
 from .policy import Policy
 from .warned import Warned
 

@@ -6,7 +6,7 @@ import pytest
 
 from shekel.budgets.claims import AtLimit, Fallback
 from shekel.budgets.limits import Mode
-from shekel.policy_file import line_of, read
+from shekel.policies.file import line_of, read
 
 from .desk import Desk
 

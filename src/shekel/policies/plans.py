@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .keywords import limits_in
-from .limits import Limit, Unit, shown
+from ..budgets.keywords import limits_in
+from ..budgets.limits import Limit, Unit, shown
 from .resolver import Resolver
 
 UNLIMITED = "unlimited"

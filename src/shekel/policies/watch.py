@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from . import faults
+from .. import faults
 
 EVERY = 1.0
 """Seconds between two looks, where nobody said how many."""

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import wiring
-from .arguments import callback_of, fallbacks_of, shares_of
-from .claims import AtLimit, Fallback
-from .keywords import limits_in
-from .limits import Limit, Mode, Unit, agree, as_mode, shown
+from ..budgets import wiring
+from ..budgets.arguments import callback_of, fallbacks_of, shares_of
+from ..budgets.claims import AtLimit, Fallback
+from ..budgets.keywords import limits_in
+from ..budgets.limits import Limit, Mode, Unit, agree, as_mode, shown
+from ..budgets.spec import parse_spec
 from .matching import EVERYTHING, Match, match_of
 from .plans import Plans, plans_of
-from .spec import parse_spec
 
 AT_LIMITS = (AtLimit.RAISE, AtLimit.WARN, AtLimit.SHADOW)
 """What a policy can do at a limit. To wait, to ask or to finish is a matter of one block, and so of `budget`."""

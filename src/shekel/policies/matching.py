@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
-from .limits import check_model, shown
+from ..budgets.limits import check_model, shown
 
 MODEL, PROVIDER, ENVIRONMENT = "model", "provider", "environment"
 """Conditions that are not on the scope."""
