@@ -18,7 +18,7 @@ INFERENCE = frozenset({"chat", "text_completion", "generate_content", "embedding
 _EMBEDDINGS = "embeddings"
 _STARTS = tuple(f"{operation} " for operation in sorted(INFERENCE))
 
-EXCLUSIVE = ("opentelemetry.instrumentation.botocore",)
+EXCLUSIVE = ("opentelemetry.instrumentation.botocore", "opentelemetry.instrumentation.bedrock")
 """Instrumentations whose input leaves out what was read from and written to a cache, against the conventions: they
 pass on what the provider counts so. Source: Bedrock's API reference, TokenUsage: `totalTokens` is the sum of
 `inputTokens`, `outputTokens` and both cache counts."""

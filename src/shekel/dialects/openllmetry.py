@@ -46,6 +46,20 @@ _PROVIDERS = {
     "mistralai": "mistral_ai",
 }
 
+_BEDROCK = "opentelemetry.instrumentation.bedrock"
+_VENDORS = {
+    "claude": "anthropic",
+    "command": "cohere",
+    "jamba": "ai21",
+    "llama": "meta",
+    "ministral": "mistral",
+    "mistral": "mistral",
+    "mixtral": "mistral",
+    "nova": "amazon",
+    "titan": "amazon",
+}
+"""What its bedrock instrumentation takes off the names of models: price lists have them with their vendor."""
+
 
 class OpenLLMetry(Conventions):
     """Spans that speak the conventions and words of its own; without its own they are left to the conventions."""
@@ -69,7 +83,7 @@ def _told(seen: Seen) -> Seen | None:
     attributes = seen.attributes
     kind = attributes.get(TYPE)
     own = {RENAMED[key]: value for key, value in attributes.items() if key in RENAMED and value is not None}
-    if not own and kind is None:
+    if not own and kind is None and seen.scope != _BEDROCK:
         return None
     told: dict[str, Any] = {**own, **attributes}
     if names.OPERATION_NAME not in told:
@@ -80,4 +94,7 @@ def _told(seen: Seen) -> Seen | None:
     provider = told.get(names.PROVIDER_NAME) or told.get(names.SYSTEM)
     if isinstance(provider, str):
         told[names.PROVIDER_NAME] = _PROVIDERS.get(provider.lower(), provider.lower())
+    if seen.scope == _BEDROCK and isinstance(model := told.get(names.REQUEST_MODEL), str):
+        vendor = next((each for start, each in _VENDORS.items() if model.startswith(start)), None)
+        told[names.REQUEST_MODEL] = model if vendor is None else f"{vendor}.{model}"
     return seen._replace(attributes=told)

@@ -145,9 +145,10 @@ class Passage:
 
     def _stand_under(self) -> None:
         """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
-        from .traced import standing_for
+        from .traced import passes, standing_for
 
         try:
+            passes(self.call)
             record = standing_for(self.call, self.here)
             if record is not None:
                 self._former = record.take(self.call)

@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 _MARK = "_shekel_traced"
 _MOST_WAITING = 8
 
+_MOST_PASSED = 256
+
+_passed: dict[str, float] = {}
+"""When a call of each model last passed a door, while spans of others are seen; the last models only."""
+
 _numbers = itertools.count()
 _started: ContextVar[tuple[ref[TracedSpan], ...]] = ContextVar("shekel-started", default=())
 """The spans that instrumentations of an SDK started in this thread or task, the last first, for the door to find them:
@@ -104,6 +109,14 @@ def standing_for(call: Call, here: Context) -> TracedSpan | None:
     return record
 
 
+def passes(call: Call) -> None:
+    """A call passes a door: spans that tell of it later are not charged too."""
+    _passed.pop(call.model, None)
+    _passed[call.model] = time.perf_counter()
+    if len(_passed) > _MOST_PASSED:
+        _passed.pop(next(iter(_passed)), None)
+
+
 def _waiting() -> list[TracedSpan]:
     """The open spans of SDKs that were started here and that no call has taken, the last first."""
     records = (record() for record in _started.get())
@@ -121,8 +134,8 @@ class TracedSpan:
         told: whether anything is to be written or recorded.
     """
 
-    __slots__ = ("__weakref__", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span", "_standing",
-                 "_told", "number", "runtime", "scope", "sdk")  # fmt: skip
+    __slots__ = ("__weakref__", "_began", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span",
+                 "_standing", "_told", "number", "runtime", "scope", "sdk")  # fmt: skip
 
     def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
         self.runtime = runtime
@@ -134,6 +147,7 @@ class TracedSpan:
         self._call: Call | None = None
         self._standing: Call | None = None
         self.number = next(_numbers)
+        self._began = time.perf_counter()
         self.scope = _scope_of(span)
         self.sdk: str | None = None
         """The SDK whose door sees the call too."""
@@ -331,9 +345,13 @@ class TracedSpan:
         """Whether a span says only now that it is a call, and a door has seen that call.
 
         Who tells of a call by callbacks (OpenInference's langchain) does not make its span current, so the door found
-        none to tell on.
+        none to tell on. Other providers' calls may have come through the same SDK: then the model passed meanwhile.
         """
-        return asked.operation in _DOORS_SEE and self.runtime.has_door(dialects.usual_sdk(asked.provider))
+        if asked.operation not in _DOORS_SEE:
+            return False
+        if self.runtime.has_door(dialects.usual_sdk(asked.provider)):
+            return True
+        return _passed.get(asked.request.model, 0.0) >= self._began
 
     def _settle(self, call: Call, seen: Seen) -> None:
         assert self._dialect is not None
