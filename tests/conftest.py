@@ -8,8 +8,13 @@ from collections.abc import Iterator
 import anthropic
 import openai
 import pytest
+from hypothesis import HealthCheck, settings
 
 from shekel.testing import FakeProvider
+
+# How fast a machine draws examples and runs them is no property of what is tested.
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

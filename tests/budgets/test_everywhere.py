@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from shekel import BudgetExceededError, ShekelInstrumentor, UnpricedModelError, 
 from shekel.testing import FakeProvider
 
 from .conftest import DEADLINE, MODEL, ask, ask_async, async_client, billed, everywhere, nano
+
+ALONE = ",".join(sorted({each.name for each in entry_points(group="opentelemetry_instrumentor")} - {"shekel"}))
+"""All other instrumentations that are installed: starting them takes many times as long as the program."""
 
 PROGRAM = Path(__file__).with_name("unchanged.py")
 
@@ -33,6 +37,7 @@ def run(
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ALONE,
         "SHEKEL_BUDGET": spec,
         **more,
     }
@@ -49,7 +54,7 @@ def run(
 
 class TestUnchangedProgram:
     def test_it_is_refused_at_the_limit_with_a_message_a_person_understands(self, provider: FakeProvider) -> None:
-        done = run(provider, "$0.0001/day")  # a call is about $0.00004
+        done = run(provider, "$0.0001/day", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="")  # a call is about $0.00004
         assert done.returncode == 1
         assert done.stdout.split("\n")[:-1] == ["answer 0", "answer 1"]
         assert len(provider.bill) == 2

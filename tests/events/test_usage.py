@@ -210,9 +210,9 @@ def ask():
 ask()
 child = os.fork()
 ask()
-print(*ids, flush=True)
 if child:
     os.waitpid(child, 0)
+print(*ids, flush=True)
 os._exit(0)
 """
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
