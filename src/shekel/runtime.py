@@ -37,9 +37,11 @@ from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version
 from .policies.environment import Environment
+from .policies.following import Following
 from .policies.in_force import Policies
 from .policies.policy import Policy
 from .policies.standing import row_of
+from .policies.watch import EVERY
 from .scopes import counts
 from .scopes.outside import outside
 from .settlement import Outcome
@@ -49,7 +51,6 @@ from .telemetry.teller import Teller
 
 if TYPE_CHECKING:
     from .policies.file import PlanOf, PolicyFile
-    from .policies.watch import PolicyWatch
     from .pricing import Prices
 
 NANO = 1_000_000_000
@@ -70,7 +71,6 @@ class Runtime:
         self.estimator = Estimator()
         self.environment = Environment(lambda: self.teller.provider())
         self.policies = Policies(self.environment)
-        self._policy_watch: PolicyWatch[PolicyFile] | None = None
         self._prices: Prices | None = None
         self.usage_hosts = frozenset(
             host.strip() for host in os.environ.get("SHEKEL_INCLUDE_USAGE_HOSTS", "").split(",") if host.strip()
@@ -94,6 +94,7 @@ class Runtime:
         self._users = 0
         self._hooked = False
         self._lock = threading.RLock()
+        self.following = Following(self.policies, self._lock, self._adopt)
         locks.at_fork[:0] = [self._lock]
         locks.at_fork += [self.ledger.lock, faults.lock, outside.lock, counts.lock]
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -266,14 +267,15 @@ class Runtime:
         if environment is not KEEP:
             self.environment.given = environment
         if isinstance(policies, (str, os.PathLike)):
-            self._follow(Path(policies), plan_of, reload_seconds)
+            every = EVERY if reload_seconds is KEEP else reload_seconds
+            self.following.follow(Path(policies), plan_of, every)
         elif plan_of is not None or reload_seconds is not KEEP:
             given = "plan_of" if plan_of is not None else "reload_seconds"
             raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
         elif policies is not None:
             with self._lock:
                 self._enforce(policies)
-                self._watch_policies(None)
+                self.following.stop()
         for model, price in (prices or {}).items():
             self.prices().set(model, price)
         for name, target in (aliases or {}).items():
@@ -295,56 +297,13 @@ class Runtime:
         if not policies:
             self.forget({meter for meter in self.ledger.meters() if row_of(meter) is not None})
 
-    def _follow(self, path: Path, plan_of: Any, every: Any) -> None:
-        """Put the policies of a file in force, now and whenever it changes."""
-        from .policies import file as policy_file
-        from .policies.watch import EVERY, PolicyWatch, seconds
-
-        every = EVERY if every is KEEP else seconds(every)
-        path = path.absolute()
-        mine: list[PolicyWatch[PolicyFile]] = []
-
-        def apply(found: PolicyFile) -> None:
-            with self._lock:
-                if self._policy_watch is not mine[0]:
-                    return  # the program has configured something else meanwhile
-                for model, price in found.prices.items():
-                    self.prices().set(model, price)
-                for name, target in found.aliases.items():
-                    self.prices().alias(name, target)
-                self._enforce(found.policies)
-
-        watch = PolicyWatch(path, lambda text: policy_file.read(text, path.name, plan_of), apply, every)
-        mine.append(watch)
-        with self._lock:
-            before = self._policy_watch
-            self._watch_policies(watch)
-            try:
-                apply(watch.first)
-            except ValueError:
-                self._watch_policies(before)
-                raise
-
-    def _watch_policies(self, watch: PolicyWatch[PolicyFile] | None) -> None:
-        before, self._policy_watch = self._policy_watch, watch
-        if before is not None:
-            before.stop()
-        self.policies.before_calls = None
-        if watch is not None:
-            watch.start()
-
-    def forked_watch(self) -> None:
-        """In a child: the file is watched again from the first call on."""
-        watch = self._policy_watch
-        if watch is not None:
-            watch.forked()
-            self.policies.before_calls = self._watch_again
-
-    def _watch_again(self) -> None:
-        with self._lock:
-            if self.policies.before_calls is not None and self._policy_watch is not None:
-                self._policy_watch.start()
-            self.policies.before_calls = None
+    def _adopt(self, found: PolicyFile) -> None:
+        """Put in force what a file says."""
+        for model, price in found.prices.items():
+            self.prices().set(model, price)
+        for name, target in found.aliases.items():
+            self.prices().alias(name, target)
+        self._enforce(found.policies)
 
     def track(self, given: Any) -> None:
         """See `shekel.configure(track=…)`."""
@@ -374,7 +333,7 @@ class Runtime:
         file = os.environ.get(POLICIES_VARIABLE, "").strip()
         if file and self._policies_environment != file:
             if not self.policies.in_force:
-                self._follow(Path(file), None, KEEP)
+                self.following.follow(Path(file))
             self._policies_environment = file
         text = os.environ.get(BUDGET_VARIABLE, "").strip()
         if not text or self._environment == text:
@@ -428,7 +387,7 @@ def _after_fork() -> None:
     for budget in list(budgets.made):
         budget.forked()
     runtime.gate.forked = True
-    runtime.forked_watch()
+    runtime.following.forked()
 
 
 if hasattr(os, "register_at_fork"):

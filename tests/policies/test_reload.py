@@ -357,7 +357,7 @@ ShekelInstrumentor().instrument()
 assert [passed(), passed()] == [True, False]
 child = os.fork()
 if child == 0:
-    shekel.runtime.the_runtime()._policy_watch._every = 0.005
+    shekel.runtime.the_runtime().following.watch._every = 0.005
     assert not passed()
     open(os.environ["SHEKEL_POLICIES"], "w").write('[policies.users]\\nper="user.id"\\nlimit="9 calls"\\n')
     end = time.monotonic() + 30

@@ -10,6 +10,7 @@
     warned      thresholds that were told, value by value
     file        policies, plans and prices in a file
     watch       reading a file again when it changes
+    following   the file that a process follows
     environment the deployment that policies may be for
 
 A policy has no object for each user: only a meter in the ledger, which exists while it holds something.
