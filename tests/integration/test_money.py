@@ -155,7 +155,10 @@ class TestRestarts:
     def test_nor_does_one_that_keeps_its_name_and_starts_from_nothing(
         self, stack: Stack, provider: FakeProvider, service: str
     ) -> None:
-        """The instance is the pod's, say: its counters go back to nothing. The second run is the longer one."""
+        """The instance is the pod's, say: its counters go back to nothing. The second run is the longer one.
+
+        Prometheus sees that where it is shown less than before, once: hence a call by itself first (COUNTING.md).
+        """
         for calls in (5, 20, 10):
             with App(
                 provider,
@@ -163,10 +166,10 @@ class TestRestarts:
                 service=service,
                 OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-1",
             ) as app:
-                app.do("spend", calls=calls)
-                money = whole(provider)
-                settles("this run", lambda: spent(stack.prometheus, service), money)
-        settles("the recording rule", lambda: recorded(stack.prometheus, service), money)
+                for each in (1, calls - 1):
+                    app.do("spend", calls=each)
+                    settles("this run", lambda: spent(stack.prometheus, service), whole(provider))
+        settles("the recording rule", lambda: recorded(stack.prometheus, service), whole(provider))
 
     def test_a_collector_that_restarts_loses_nothing(self, tmp_path: Path, provider: FakeProvider) -> None:
         with (

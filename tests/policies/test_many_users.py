@@ -130,7 +130,7 @@ class TestSome:
 
     @pytest.mark.usefixtures("short_tables")
     def test_a_user_takes_as_much_memory_among_many(self) -> None:
-        few, many = bytes_per_user(100), bytes_per_user(2_000)
+        few, many = bytes_per_user(1_000), bytes_per_user(3_000)
         assert max(few, many) < 1.2 * min(few, many)
 
     def test_users_whose_window_is_over_leave_nothing(self) -> None:

@@ -109,15 +109,17 @@ def run(otlp: str, shape: Shape, say: Callable[[str], None] = print) -> Tally:
         what was done, when everything is exported.
     """
     instrumentor = ShekelInstrumentor()
-    with Exporting(otlp) as telemetry, FakeProvider(pace=shape.pace) as provider:
-        instrumentor.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
-        configure(policies=[per("user.id", USER_LIMIT, name="per-user")])
-        try:
-            service = _Service(provider, telemetry.tracer_provider.get_tracer("shekel.demo"), shape)
-            return asyncio.run(service.serve(say))
-        finally:
-            configure(policies=[])
-            instrumentor.uninstrument()
+    try:
+        with Exporting(otlp) as telemetry, FakeProvider(pace=shape.pace) as provider:
+            instrumentor.instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+            configure(policies=[per("user.id", USER_LIMIT, name="per-user")])
+            try:
+                service = _Service(provider, telemetry.tracer_provider.get_tracer("shekel.demo"), shape)
+                return asyncio.run(service.serve(say))
+            finally:
+                instrumentor.uninstrument()
+    finally:
+        configure(policies=[])  # after the last export: what is in force no more is shown no more
 
 
 class _Service:
