@@ -26,7 +26,8 @@ def timed(app: App, calls: int) -> float:
     return (time.monotonic() - started) / calls
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [3, 60])
 def test_a_collector_that_is_away_costs_an_app_nothing(tmp_path: Path, seconds: int) -> None:
     with (
         FakeProvider() as provider,

@@ -53,7 +53,8 @@ def test_the_examples_are_calculated_as_the_table_says() -> None:
     assert most(10, 3, 5, 100) - most(10, 3, 5) == int(more.replace(",", ""))
 
 
-@pytest.mark.parametrize("users", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [200, 10_000])
 def test_users_make_no_series(tmp_path: Path, users: int) -> None:
     """Ten minutes of scrapes every 15 seconds, at one a second: every user calls once, in one app."""
     with (
