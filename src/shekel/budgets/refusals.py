@@ -182,21 +182,28 @@ def unbounded(call: Call, claim: Claim, ledger: Ledger, need: Need) -> Unbounded
         field = f"no {call.request.cap_field}, and no documented maximum output of {call.model!r}"
     else:
         return None
-    by = scale(claim.unit)
-    return UnboundedCallError(
-        ledger.read(claim.meter, call.moment()).settled / by,
-        (claim.limit or 0) / by,
-        call.model,
-        budget=claim.name,
-        scope=claim.scope,
-        reason="unbounded",
-        detail=f"mode='strict' cannot bound this call to {call.model!r} ({field}), so it was not sent. "
+    return _unbounded(
+        call,
+        claim,
+        ledger,
+        f"mode='strict' cannot bound this call to {call.model!r} ({field}), so it was not sent. "
         "Leave the field out, or use mode='sliced'.",
     )
 
 
 def only_a_span(call: Call, claim: Claim, ledger: Ledger) -> UnboundedCallError:
     """Only a span of another instrumentation shows the call, and a strict meter has to know what it can cost."""
+    return _unbounded(
+        call,
+        claim,
+        ledger,
+        f"mode='strict' cannot bound a call to {call.model or 'a model'!r} that only the span of another "
+        "instrumentation shows, so it was not sent. Use mode='sliced', or let such calls pass, held by what they "
+        "probably cost, with shekel.configure(traced_in_strict='expect').",
+    )
+
+
+def _unbounded(call: Call, claim: Claim, ledger: Ledger, detail: str) -> UnboundedCallError:
     by = scale(claim.unit)
     return UnboundedCallError(
         ledger.read(claim.meter, call.moment()).settled / by,
@@ -205,7 +212,5 @@ def only_a_span(call: Call, claim: Claim, ledger: Ledger) -> UnboundedCallError:
         budget=claim.name,
         scope=claim.scope,
         reason="unbounded",
-        detail=f"mode='strict' cannot bound a call to {call.model or 'a model'!r} that only the span of another "
-        "instrumentation shows, so it was not sent. Use mode='sliced', or let such calls pass, held by what they "
-        "probably cost, with shekel.configure(traced_in_strict='expect').",
+        detail=detail,
     )
