@@ -122,6 +122,7 @@ class Call:
         "all_claims",
         "allowances",
         "answer",
+        "asked",
         "attempts",
         "body",
         "cap",
@@ -230,6 +231,8 @@ class Call:
         """Also the meters of other models, which a fallback may turn to."""
         self.claims: tuple[Claim, ...] = ()
         self.held_lines: list[Line] | None = None
+        self.asked: tuple[Any, ...] | None = None
+        """What `held_lines` follow from, where a slice was taken."""
         self.need: Need | None = None
         """What the gate worked out that the call needs, under its quote."""
         self.quote: Quote | None = None
@@ -368,8 +371,16 @@ class Call:
     def streaming(self, reader: StreamReader) -> None:
         """The answer is a stream that `reader` reads."""
         self.reader = reader
-        self._paid = self._paid_units()
-        reader.limit = -1 if self.halted is not None else min(self._paid, LEAST_LOOK)
+        reader.limit = -1  # the first chunk is looked at
+
+    def begun(self) -> None:
+        """The first chunk has come."""
+        self.first_chunk = self.now()
+        if self.reader is not None:
+            self._paid = self._paid_units()
+            self.reader.limit = min(self._paid, LEAST_LOOK)
+            if self.halted is not None:  # looked at last: it may be set while this runs
+                self.reader.limit = -1
 
     def more(self) -> bool:
         """The reader went over its limit: look at the clock, and hold more where what is held is nearly used up.

@@ -20,6 +20,8 @@ _ASCII = bytes(range(0x80))
 _NOT_LEADS = bytes(range(0xC0))  # ASCII and continuation bytes
 _LEADS_OF_TWO = bytes(range(0xC0, 0xE0))
 _LEADS_OF_THREE = bytes(range(0xE0, 0xF0))
+_FEW = 8
+"""Characters, of a chunk of a stream, that are sooner counted one by one than encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,18 @@ def widths(text: str) -> tuple[int, int, int, int]:
     """The counts of `Text` without the object, for those who sum them up. Never raises."""
     if text.isascii():
         return len(text), 0, 0, 0
+    if len(text) <= _FEW:
+        one = two = three = four = 0
+        for character in text:
+            if character < "\x80":
+                one += 1
+            elif character < "\u0800":
+                two += 2
+            elif character < "\U00010000":
+                three += 3
+            else:
+                four += 4
+        return one, two, three, four
     encoded = text.encode("utf-8", "surrogatepass")
     leads = encoded.translate(None, _NOT_LEADS)
     without_two = leads.translate(None, _LEADS_OF_TWO)

@@ -25,7 +25,10 @@ _telling: set[int] = set()
 
 def inside() -> bool:
     """Whether this thread has entered one of the locks."""
-    return any(each() for each in watched)
+    for each in watched:  # noqa: SIM110 - asked with each call and each slice: `any` takes four times as long
+        if each():
+            return True
+    return False
 
 
 def busy() -> bool:

@@ -194,7 +194,7 @@ class Gate(Appraisal):
                     barred.add(claim.shadow)
         sliced = stream and any(c.mode is Mode.SLICED for c in claims)
         # Beside a strict meter a slice is a fixed part of the hold: the least, so that nothing is refused that fits.
-        first = 0 if not sliced else need.least(0) if strict else self._slices.size(call, need, 0)
+        first = 0 if not sliced else need.least(0) if strict else self._slices.size(call, need, 0, call.moment())
         lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
         if barred:  # a shadow that would refuse, whatever is left of it
             lines = [each._replace(limit=-1) if each.shadow in barred else each for each in lines]

@@ -33,14 +33,14 @@ class Slices:
         self._ledger = ledger
         self._tell_shadows = tell_shadows
 
-    def size(self, call: Call, need: Need, used: int) -> int:
+    def size(self, call: Call, need: Need, used: int, now: int) -> int:
         """Output tokens to ask for next: a slice, smaller where the room of the tightest meter is shared by many."""
         want = SLICE
         for claim in call.claims:
             rate = need.rate(claim.unit)
             if claim.mode is Mode.SLICED and rate > 0 and self._spares(call, claim):
                 assert claim.limit is not None
-                balance = self._ledger.read(claim.meter, call.moment())
+                balance = self._ledger.read(claim.meter, now)
                 room = claim.limit - balance.settled - balance.held
                 share = room // (max(1, balance.holds + (used == 0)) * rate)
                 want = max(LEAST_SLICE, min(want, share))
@@ -60,28 +60,26 @@ class Slices:
             return True
         if locks.inside():  # a finaliser reads a stream in the middle of a step: the next chunk asks again
             return True
-        self._see_limits(call)
+        now = call.moment()
+        self._see_limits(call, now / 1_000_000)
         done = max(tokens, call.granted)
         least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
-        want = max(least, done + self.size(call, need, done))
+        want = max(least, done + self.size(call, need, done, now))
         known = None if call.reader is None else call.reader.input_tokens()
-        input_rate = 0 if call.quote is None else call.quote.input_rate
-        lines = [
-            line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
-            if claim.mode is Mode.SLICED and each.shadow not in call.left_out
-            else line(claim, each.base, each.rate)
-            for claim, each in zip(call.claims, held, strict=True)
-        ]
-        answer = self._extend(call, least, want, lines)
+        asked = (call.claims, known, call.left_out)
+        lines = held
+        if call.asked is None or any(old is not new for old, new in zip(call.asked, asked, strict=True)):
+            lines = self._lines(call, need, held, known)
+        answer = self._extend(call, least, want, lines, now)
         if isinstance(answer, Refusal) and late.flush():
-            answer = self._extend(call, least, want, lines)
+            answer = self._extend(call, least, want, lines, now)
         while isinstance(answer, Refusal):
             claim = refusals.claim_of(call, answer)
             if claim is None or claim.at_limit is not AtLimit.FINISH:
                 call.cut = refusals.exceeded(call, answer, cut=True)
                 return False
             call.overdrawn = {**call.overdrawn, claim.meter: call.held(call.claims.index(claim))}
-            answer = self._extend(call, least, want, lines)
+            answer = self._extend(call, least, want, lines, now)
         if answer.left_out:
             self._freeze(call, held, frozenset(answer.left_out))
             lines = [
@@ -91,12 +89,32 @@ class Slices:
                 for before, now in zip(held, lines, strict=True)
             ]
         call.granted = answer.tokens
-        call.held_lines = lines
+        call.held_lines, call.asked = lines, asked
         return True
 
-    def _see_limits(self, call: Call) -> None:
+    @staticmethod
+    def _lines(call: Call, need: Need, held: list[Line], known: int | None) -> list[Line]:
+        """What the stream takes of each meter, in all; the same for each slice, while nothing else is known."""
+        input_rate = 0 if call.quote is None else call.quote.input_rate
+        return [
+            line(claim, need.base(claim.unit, known, input_rate), need.rate(claim.unit))
+            if claim.mode is Mode.SLICED and each.shadow not in call.left_out
+            else line(claim, each.base, each.rate)
+            for claim, each in zip(call.claims, held, strict=True)
+        ]
+
+    @staticmethod
+    def _see_limits(call: Call, now: float) -> None:
         """Take the limits of now: one that was changed in use holds for open streams too, in the period they began."""
-        now = call.moment() / 1_000_000
+        for claim in call.claims:
+            if claim.first and claim.account is not None:
+                # All claims of a budget are made anew where anything about it changes.
+                if claim.account.claims(now, last_call=claim.last_call)[0] is not claim:
+                    break
+            elif claim.row is not None and claim.row.limit_of(claim.meter) != claim.limit:
+                break
+        else:
+            return
         present: dict[Hashable, int | None] = {}
         for claim in call.claims:
             if claim.first and claim.account is not None:
@@ -106,13 +124,13 @@ class Slices:
         if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
             call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
 
-    def _extend(self, call: Call, least: int, want: int, lines: list[Line]) -> Grant | Refusal:
+    def _extend(self, call: Call, least: int, want: int, lines: list[Line], now: int) -> Grant | Refusal:
         asked = with_failed(call, lines)
         if call.overdrawn:  # the stream may end: its budget counts it, and refuses nothing of it
             asked = [each._replace(limit=None) if each.meter in call.overdrawn else each for each in asked]
         if call.left_out:
             asked = [each for each in asked if each.shadow not in call.left_out]
-        return self._ledger.extend(call.id, least, want, asked, call.moment())
+        return self._ledger.extend(call.id, least, want, asked, now)
 
     def _freeze(self, call: Call, held: list[Line], groups: frozenset[Hashable]) -> None:
         """Shadow budgets would have cut the stream here: they count no more of it."""

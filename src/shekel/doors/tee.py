@@ -4,7 +4,8 @@ Both are generators, as what they replace is: an exhausted, failed or closed one
 before they are handed out ("primed"), because a generator that never began gets no chance to see that it was dropped.
 A tee keeps no reference to the stream, so that dropping the stream drops the tee.
 
-The loop over `inner` is the hot path: one call per chunk (`feed`), no allocation; `benchmarks/` measures it.
+The loop is the reader's (`hand_on`), because it asks each chunk what only the reader knows; what happens at a chunk
+that needs attention, and at the end, is here.
 """
 
 from __future__ import annotations
@@ -35,117 +36,118 @@ def sync_tee(
         response: the HTTP response, closed when the stream is cut or dropped.
         hide_usage: whether the extra usage chunk is to be kept back, because we asked for it.
     """
-    tee = _sync(inner, reader, call, response, hide_usage)
+    tee = reader.hand_on(inner, _Watch(inner, reader, call, response, hide_usage))
     next(tee)
     return tee
-
-
-def _sync(
-    inner: Iterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
-) -> Generator[Any, None, None]:
-    feed = reader.feed
-    look = partial(_look, reader, call, response, hide_usage)
-    try:
-        yield None
-        for chunk in inner:
-            call.first_chunk = call.now()
-            if _feed(feed, chunk):
-                verdict = look(chunk)
-                if verdict is _HIDE:
-                    break
-                if verdict is _CUT:
-                    _close(inner, response)
-                    yield chunk
-                    raise _refusal(call)
-            yield chunk
-            break
-        for chunk in inner:  # the hot path
-            try:
-                attention = feed(chunk)
-            except Exception as error:
-                faults.report("counted a chunk", error)
-                attention = False
-            if attention:
-                verdict = look(chunk)
-                if verdict is _HIDE:
-                    continue
-                if verdict is _CUT:
-                    _close(inner, response)
-                    yield chunk
-                    raise _refusal(call)
-            yield chunk
-    except GeneratorExit:
-        late.put(partial(_dropped, call, response.close))
-        raise
-    except BaseException as error:
-        ended(call, error)
-        raise
-    ended(call, None)
-    if call.aftermath is not None:
-        raise call.aftermath
 
 
 def async_tee(
     inner: AsyncIterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> AsyncGenerator[Any, None]:
     """A primed tee for an async stream; see `sync_tee`."""
-    tee = _async(inner, reader, call, response, hide_usage, _running_loop())
+    tee = reader.hand_on_async(inner, _AsyncWatch(inner, reader, call, response, hide_usage))
     with suppress(StopIteration):
         tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
     return tee
 
 
-async def _async(
-    inner: AsyncIterator[Any],
-    reader: StreamReader,
-    call: Call,
-    response: Any,
-    hide_usage: bool,
-    loop: asyncio.AbstractEventLoop | None,
-) -> AsyncGenerator[Any, None]:
-    feed = reader.feed
-    look = partial(_look, reader, call, response, hide_usage)
-    try:
-        yield None
-        async for chunk in inner:
-            call.first_chunk = call.now()
-            if _feed(feed, chunk):
-                verdict = look(chunk)
-                if verdict is _HIDE:
-                    break
-                if verdict is _CUT:
-                    await _aclose(inner, response)
-                    yield chunk
-                    raise _refusal(call)
-            yield chunk
-            break
-        async for chunk in inner:  # the hot path
-            try:
-                attention = feed(chunk)
-            except Exception as error:
-                faults.report("counted a chunk", error)
-                attention = False
-            if attention:
-                verdict = look(chunk)
-                if verdict is _HIDE:
-                    continue
-                if verdict is _CUT:
-                    await _aclose(inner, response)
-                    yield chunk
-                    raise _refusal(call)
-            yield chunk
-    except GeneratorExit:
+class _Watch:
+    """Looks at the chunks of one stream that need attention, and sees its end; see `Watch` of the readers."""
+
+    __slots__ = ("_call", "_cut", "_hide_usage", "_inner", "_reader", "_response")
+
+    def __init__(self, inner: Any, reader: StreamReader, call: Call, response: Any, hide_usage: bool) -> None:
+        self._inner = inner
+        self._reader = reader
+        self._call = call
+        self._response = response
+        self._hide_usage = hide_usage
+        self._cut = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def feed(self, chunk: Any) -> bool:
+        reader = self._reader
+        try:
+            return reader.feed(chunk)
+        except Exception as error:
+            faults.report("counted a chunk", error)
+            return reader.units > reader.limit
+
+    def look(self, chunk: Any) -> bool:
+        verdict = self._verdict(chunk)
+        if verdict is _CUT:
+            for close in (getattr(self._inner, "close", None), self._response.close):
+                if close is not None:
+                    try:
+                        close()
+                    except Exception as error:
+                        faults.report("closed a cut stream", error)
+        return verdict is _HIDE
+
+    async def look_async(self, chunk: Any) -> bool:
+        verdict = self._verdict(chunk)
+        if verdict is _CUT:
+            for close in (getattr(self._inner, "aclose", None), self._response.aclose):
+                if close is not None:
+                    try:
+                        await close()
+                    except Exception as error:
+                        faults.report("closed a cut stream", error)
+        return verdict is _HIDE
+
+    def _verdict(self, chunk: Any) -> object:
+        """What becomes of the stream. The chunk that is too much is handed on: it is paid for."""
+        call, reader = self._call, self._reader
+        if self._cut:  # and the iterator went on, although it is closed
+            raise _refusal(call)
+        try:
+            if call.first_chunk is None:
+                call.begun()
+            if self._hide_usage and reader.is_usage_only(chunk):
+                return _HIDE
+            if reader.units > reader.limit and not call.more():
+                _hang_up(self._response)
+                call.finish(Outcome.CUT)
+                self._cut = True
+                return _CUT
+        except Exception as error:
+            faults.report("looked at a chunk", error)
+        return _KEEP
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        call = self._call
+        if kind is GeneratorExit:
+            late.put(partial(_dropped, call, self._closing()))
+        elif self._cut:
+            raise _refusal(call) from None
+        else:
+            ended(call, error)
+            if error is None and call.aftermath is not None:
+                raise call.aftermath
+
+    def _closing(self) -> Callable[[], Any]:
+        """What closes the connection of a stream that was dropped or closed."""
+        close: Callable[[], Any] = self._response.close
+        return close
+
+
+class _AsyncWatch(_Watch):
+    """`_Watch` for an async stream; made where the stream is, because it needs that loop."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, inner: Any, reader: StreamReader, call: Call, response: Any, hide_usage: bool) -> None:
+        super().__init__(inner, reader, call, response, hide_usage)
+        self._loop = _running_loop()
+
+    def _closing(self) -> Callable[[], Any]:
         # An iterator that has begun closes the response itself when it goes, in a task of the loop; twice is once too
         # many there. One that never began closes nothing.
-        unread = call.first_chunk is None
-        late.put(partial(_dropped, call, partial(_close_in_loop, loop, response) if unread else _leave))
-        raise
-    except BaseException as error:
-        ended(call, error)
-        raise
-    ended(call, None)
-    if call.aftermath is not None:
-        raise call.aftermath
+        if self._call.first_chunk is not None:
+            return _leave
+        return partial(_close_in_loop, self._loop, self._response)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -193,28 +195,6 @@ def drop_unread(call: Call, response: Any, is_async: bool) -> Callable[[], None]
 _KEEP, _HIDE, _CUT = object(), object(), object()
 
 
-def _feed(feed: Callable[[Any], bool], chunk: Any) -> bool:
-    try:
-        return feed(chunk)
-    except Exception as error:
-        faults.report("counted a chunk", error)
-        return False
-
-
-def _look(reader: StreamReader, call: Call, response: Any, hide_usage: bool, chunk: Any) -> object:
-    """A chunk that needs attention: the usage chunk we asked for, or output beyond what is held."""
-    try:
-        if hide_usage and reader.is_usage_only(chunk):
-            return _HIDE
-        if reader.units > reader.limit and not call.more():
-            _hang_up(response)
-            call.finish(Outcome.CUT)
-            return _CUT
-    except Exception as error:
-        faults.report("looked at a chunk", error)
-    return _KEEP
-
-
 def _hang_up(response: Any) -> None:
     """Let the provider see at once that nobody reads on: it generates, and bills, until then.
 
@@ -255,24 +235,6 @@ def _dropped(call: Call, close: Callable[[], Any]) -> None:
             close()
 
     late.close(closing)
-
-
-def _close(inner: Any, response: Any) -> None:
-    for close in (getattr(inner, "close", None), response.close):
-        if close is not None:
-            try:
-                close()
-            except Exception as error:
-                faults.report("closed a cut stream", error)
-
-
-async def _aclose(inner: Any, response: Any) -> None:
-    for close in (getattr(inner, "aclose", None), response.aclose):
-        if close is not None:
-            try:
-                await close()
-            except Exception as error:
-                faults.report("closed a cut stream", error)
 
 
 def _leave() -> None:

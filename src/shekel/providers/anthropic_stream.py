@@ -1,19 +1,20 @@
 """Streams of Anthropic Messages, read event by event as they pass.
 
 `message_start` brings the input and a placeholder for the output; each `message_delta` brings totals, whose fields
-replace the former ones and never add to them. Keeps counts and the usage, never a chunk, and imports no SDK.
+replace the former ones and never add to them. ASCII text is counted in the loops that hand events on, all the rest by
+`feed`. Keeps counts and the usage, never a chunk, and imports no SDK.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
 from shekel.estimation import Rates
 from shekel.usage import Usage
 
-from .base import Answer
+from .base import Answer, Watch
 from .body import get, string
 from .counting import Counting
 
@@ -37,7 +38,7 @@ _CALL = 45_000  # thousandths of a token that a tool call brings beside its name
 class MessageReader(Counting):
     """Reads the events of one Messages stream."""
 
-    __slots__ = ("_final", "_input", "_read", "_stop", "_usage")
+    __slots__ = ("_final", "_input", "_quick", "_read", "_stop", "_usage")
 
     def __init__(self, rates: Rates, read: Callable[[Any], Usage]) -> None:
         super().__init__(rates)
@@ -46,17 +47,68 @@ class MessageReader(Counting):
         self._input: int | None = None  # asked for with each slice, while it changes once or twice
         self._stop: str | None = None
         self._final = False
+        self._quick: Any = None  # the SDK's class of a delta of text, once one has come
+
+    def hand_on(self, chunks: Iterator[Any], watch: Watch) -> Generator[Any, None, None]:
+        """See `StreamReader`."""
+        feed, rate, quick = self.feed, self._rate, self._quick
+        with watch:
+            yield None
+            for chunk in chunks:
+                try:
+                    delta = chunk.delta
+                    if type(delta) is quick:
+                        text = delta.text
+                        if text.isascii():
+                            self.units += len(text) * rate
+                        else:
+                            self._count(text)
+                        attention = self.units > self.limit
+                    else:
+                        attention = feed(chunk)
+                        quick = self._quick
+                except Exception:
+                    attention = watch.feed(chunk)
+                if attention and watch.look(chunk):
+                    continue
+                yield chunk
+
+    async def hand_on_async(self, chunks: AsyncIterator[Any], watch: Watch) -> AsyncGenerator[Any, None]:
+        """See `StreamReader`."""
+        feed, rate, quick = self.feed, self._rate, self._quick
+        with watch:
+            yield None
+            async for chunk in chunks:
+                try:
+                    delta = chunk.delta
+                    if type(delta) is quick:
+                        text = delta.text
+                        if text.isascii():
+                            self.units += len(text) * rate
+                        else:
+                            self._count(text)
+                        attention = self.units > self.limit
+                    else:
+                        attention = feed(chunk)
+                        quick = self._quick
+                except Exception:
+                    attention = watch.feed(chunk)
+                if attention and await watch.look_async(chunk):
+                    continue
+                yield chunk
 
     def feed(self, chunk: Any) -> bool:
-        """Count one event. True if the limit is passed. The hot path: text, or the input of a tool, in ASCII."""
+        """Count one event. True if the limit is passed. A delta takes a shorter way than the rest."""
         try:
             # Asking a model of the SDK for an attribute that it lacks takes ten times as long as its dictionary does.
-            fields = chunk.delta.__dict__
-            text = fields.get("text") or fields.get("partial_json")
+            delta = chunk.delta
+            fields = delta.__dict__
+            text = fields.get("text")
             if text:
-                if text.isascii():
-                    units = self.units = self.units + len(text) * self._rate
-                    return units > self.limit
+                self._quick = type(delta)
+            else:
+                text = fields.get("partial_json")
+            if text:
                 self._count(text)
                 return self.units > self.limit
             text = fields.get("thinking")

@@ -7,7 +7,7 @@ reads attributes or mapping keys of whatever object it is given, and takes missi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -81,12 +81,31 @@ class Answer:
     error: str | None = None
 
 
+class Watch(Protocol):
+    """What a door does with a stream that a reader hands on. Entered before the first chunk, left at any end."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
+
+    def feed(self, chunk: Any) -> bool:
+        """The reader's `feed`, whatever it raises."""
+        ...
+
+    def look(self, chunk: Any) -> bool:
+        """Look at a chunk that needs attention. True if it is kept from the program. Raises what ends the stream."""
+        ...
+
+    async def look_async(self, chunk: Any) -> bool:
+        """`look`, where closing a connection takes an event loop."""
+        ...
+
+
 class StreamReader(Protocol):
-    """Reads the chunks of one stream as they pass. `feed` is the hot path: one call per chunk, no allocation.
+    """Reads the chunks of one stream as they pass. `hand_on` is the hot path: no call and no allocation per chunk.
 
     Attributes:
         units: output received so far, shown reasoning included, estimated, in thousandths of a token.
-        limit: `feed` returns True when `units` goes over it; the call sets it to what it holds money for.
+        limit: a chunk needs attention when `units` is over it; the call sets it to what it holds money for.
         terminal: whether the event that ends this kind of stream was seen (finish_reason of all choices / `[DONE]`
             is not visible for chat, so: a finish_reason; `response.completed|incomplete|failed`; `message_stop`).
     """
@@ -94,6 +113,14 @@ class StreamReader(Protocol):
     units: int
     limit: int
     terminal: bool
+
+    def hand_on(self, chunks: Iterator[Any], watch: Watch) -> Generator[Any, None, None]:
+        """Hand on every chunk, counted, and let `watch` look where it must. The first item is None, before any."""
+        ...
+
+    def hand_on_async(self, chunks: AsyncIterator[Any], watch: Watch) -> AsyncGenerator[Any, None]:
+        """`hand_on` for an async stream."""
+        ...
 
     def feed(self, chunk: Any) -> bool:
         """Count one chunk. Returns True if the caller must look: the limit is passed, or `is_usage_only` may hold."""

@@ -1,19 +1,20 @@
 """Streams of OpenAI, read chunk by chunk as they pass: Chat Completions and Responses.
 
-Each `feed` has a short way for what nearly all chunks are (ASCII text of one choice), and a method for all the rest.
-Keeps counts and the usage, never a chunk, and imports no SDK.
+What nearly all chunks are (ASCII text of one choice) is counted in the loops that hand chunks on, where every attribute
+that is asked of a model of the SDK shows; `feed` counts all the rest. Keeps counts and the usage, never a chunk, and
+imports no SDK.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
 from shekel.estimation import Rates
 from shekel.usage import Usage
 
-from .base import Answer
+from .base import Answer, Watch
 from .body import get, items, string
 from .counting import Counting
 
@@ -44,7 +45,7 @@ class _Reader(Counting):
 class ChatReader(_Reader):
     """Reads the chunks of one Chat Completions stream."""
 
-    __slots__ = ("_choices", "_finished", "_known", "_read", "_tier", "_usage")
+    __slots__ = ("_choices", "_finished", "_known", "_quick", "_read", "_tier", "_usage")
 
     def __init__(self, rates: Rates, choices: int, read: Callable[[Any, Any], Usage]) -> None:
         super().__init__(rates)
@@ -52,11 +53,66 @@ class ChatReader(_Reader):
         self._finished: dict[Any, str] = {}
         self._read = read
         self._known = False  # whether a chunk was read for its id and model: the first ones take the long way
+        self._quick = False  # whether text may be counted without a look at why its choice ends
         self._tier: Any = None
         self._usage: Any = None
 
+    def hand_on(self, chunks: Iterator[Any], watch: Watch) -> Generator[Any, None, None]:
+        """See `StreamReader`."""
+        feed, rate, quick, choice, chunk = self.feed, self._rate, False, None, None
+        with watch:
+            try:
+                yield None
+                for chunk in chunks:
+                    try:
+                        (choice,) = chunk.choices
+                        text = choice.delta.content
+                        if text and quick:
+                            if text.isascii():
+                                self.units += len(text) * rate
+                            else:
+                                self._count(text)
+                            attention = self.units > self.limit
+                        else:
+                            attention = feed(chunk)
+                            quick = self._quick
+                    except Exception:
+                        attention = watch.feed(chunk)
+                    if attention and watch.look(chunk):
+                        continue
+                    yield chunk
+            finally:
+                self._left(chunk, choice)
+
+    async def hand_on_async(self, chunks: AsyncIterator[Any], watch: Watch) -> AsyncGenerator[Any, None]:
+        """See `StreamReader`."""
+        feed, rate, quick, choice, chunk = self.feed, self._rate, False, None, None
+        with watch:
+            try:
+                yield None
+                async for chunk in chunks:
+                    try:
+                        (choice,) = chunk.choices
+                        text = choice.delta.content
+                        if text and quick:
+                            if text.isascii():
+                                self.units += len(text) * rate
+                            else:
+                                self._count(text)
+                            attention = self.units > self.limit
+                        else:
+                            attention = feed(chunk)
+                            quick = self._quick
+                    except Exception:
+                        attention = watch.feed(chunk)
+                    if attention and await watch.look_async(chunk):
+                        continue
+                    yield chunk
+            finally:
+                self._left(chunk, choice)
+
     def feed(self, chunk: Any) -> bool:
-        """Count one chunk. The hot path: the only choice brings content in ASCII, and goes on."""
+        """Count one chunk. Text and the arguments of a tool, of the only choice, take a shorter way than the rest."""
         try:
             (choice,) = chunk.choices
             # Two entries of the dictionary for the price of one attribute: a model of the SDK is slow to ask.
@@ -65,9 +121,6 @@ class ChatReader(_Reader):
             text = delta.content
             if fields["finish_reason"] is None and self._known:
                 if text:
-                    if text.isascii():
-                        units = self.units = self.units + len(text) * self._rate
-                        return units > self.limit
                     self._count(text)
                     return self.units > self.limit
                 (call,) = delta.tool_calls
@@ -85,24 +138,40 @@ class ChatReader(_Reader):
             self._id = string(get(chunk, "id"))
             if self._id or self.units:  # Azure's first chunk has none; some hosts never send one
                 self._known = True
+                self._quick = self._choices == 1
         self._model = string(get(chunk, "model")) or self._model
-        self._tier = string(get(chunk, "service_tier")) or self._tier
-        usage = get(chunk, "usage")
-        if usage is not None:
-            self._usage = usage
+        usage = self._said(chunk)
         choices = items(get(chunk, "choices"))
         for choice in choices:
             delta = get(choice, "delta")
             if delta is not None:
                 self._delta(delta)
-            reason = string(get(choice, "finish_reason"))
-            if reason:
-                self._finished[get(choice, "index")] = reason
-                self.terminal = len(self._finished) >= self._choices
+            self._ended_by(choice)
         if usage is None or choices:
             return False
         self.terminal = True
         return True
+
+    def _said(self, chunk: Any) -> Any:
+        """Keep the usage and the tier of a chunk that has them."""
+        self._tier = string(get(chunk, "service_tier")) or self._tier
+        usage = get(chunk, "usage")
+        if usage is not None:
+            self._usage = usage
+        return usage
+
+    def _left(self, chunk: Any, choice: Any) -> None:
+        """The stream is left. Its last chunk, and its last choice, may have been counted for their text alone."""
+        with suppress(Exception):
+            self._ended_by(choice)
+            self._said(chunk)
+
+    def _ended_by(self, choice: Any) -> None:
+        reason = string(get(choice, "finish_reason"))
+        if reason:
+            self._finished[get(choice, "index")] = reason
+            if len(self._finished) >= self._choices:
+                self.terminal = True
 
     def _delta(self, delta: Any) -> None:
         self._count(get(delta, "content"))
@@ -147,25 +216,69 @@ class ChatReader(_Reader):
 class ResponseReader(_Reader):
     """Reads the events of one Responses stream."""
 
-    __slots__ = ("_answer", "_error", "_read", "_status")
+    __slots__ = ("_answer", "_error", "_quick", "_read", "_status")
 
     def __init__(self, rates: Rates, read: Callable[[Any], Answer]) -> None:
         super().__init__(rates)
         self._answer: Answer | None = None
+        self._quick: Any = None  # the SDK's class of a delta of output text, once one has come
         self._read = read
         self._status: str | None = None
         self._error: str | None = None
 
+    def hand_on(self, chunks: Iterator[Any], watch: Watch) -> Generator[Any, None, None]:
+        """See `StreamReader`."""
+        feed, rate, quick = self.feed, self._rate, self._quick
+        with watch:
+            yield None
+            for chunk in chunks:
+                try:
+                    if type(chunk) is quick:
+                        text = chunk.delta
+                        if text.isascii():
+                            self.units += len(text) * rate
+                        else:
+                            self._count(text)
+                        attention = self.units > self.limit
+                    else:
+                        attention = feed(chunk)
+                        quick = self._quick
+                except Exception:
+                    attention = watch.feed(chunk)
+                if attention and watch.look(chunk):
+                    continue
+                yield chunk
+
+    async def hand_on_async(self, chunks: AsyncIterator[Any], watch: Watch) -> AsyncGenerator[Any, None]:
+        """See `StreamReader`."""
+        feed, rate, quick = self.feed, self._rate, self._quick
+        with watch:
+            yield None
+            async for chunk in chunks:
+                try:
+                    if type(chunk) is quick:
+                        text = chunk.delta
+                        if text.isascii():
+                            self.units += len(text) * rate
+                        else:
+                            self._count(text)
+                        attention = self.units > self.limit
+                    else:
+                        attention = feed(chunk)
+                        quick = self._quick
+                except Exception:
+                    attention = watch.feed(chunk)
+                if attention and await watch.look_async(chunk):
+                    continue
+                yield chunk
+
     def feed(self, chunk: Any) -> bool:
-        """Count one event. The hot path: a delta of output text in ASCII."""
+        """Count one event. A delta takes a shorter way than the rest."""
         try:
             kind = chunk.type
-            if kind == "response.output_text.delta":
-                text = chunk.delta
-                if text.isascii():
-                    units = self.units = self.units + len(text) * self._rate
-                    return units > self.limit
             if kind.endswith(".delta") and kind != "response.audio.delta":  # that one is base64
+                if kind == "response.output_text.delta":
+                    self._quick = type(chunk)
                 self._count(chunk.delta, kind.startswith("response.reasoning"))
                 return self.units > self.limit
         except Exception:

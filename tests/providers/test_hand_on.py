@@ -1,0 +1,203 @@
+"""The loops that hand a stream on count what `feed` counts, chunk by chunk, whatever the chunks are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from anthropic.types import RawMessageStreamEvent
+from hypothesis import given
+from hypothesis import strategies as st
+from openai._models import construct_type
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
+
+from shekel.estimation import Rates
+from shekel.providers import find_endpoint
+from shekel.providers.base import StreamReader
+
+RATES = Rates(251, 302, 353, 604)
+Chunk = dict[str, Any]
+
+texts = st.one_of(
+    st.sampled_from(["", " word", "é", "漢字", "🙂", "a—b", "x" * 40, "漢" * 40]), st.none(), st.text(max_size=12)
+)
+reasons = st.sampled_from([None, None, None, "stop", "length"])
+usages = st.builds(lambda sent, made: {"prompt_tokens": sent, "completion_tokens": made}, *[st.integers(0, 9)] * 2)
+
+
+@st.composite
+def chat_choices(draw: st.DrawFn, index: int = 0, reason: str | None = None) -> Chunk:
+    call = {"index": 0, "function": {"name": draw(texts), "arguments": draw(texts)}}
+    deltas = [{"content": draw(texts)}, {"content": draw(texts)}, {"tool_calls": [call]}, {"reasoning": "so"}]
+    return {"index": index, "delta": draw(st.sampled_from(deltas)), "finish_reason": reason}
+
+
+@st.composite
+def chat_streams(draw: st.DrawFn, choices: int) -> list[Chunk]:
+    """Chunks of each choice, in any order; each may end with a reason, and usage may come with that or after it."""
+    indices = st.integers(0, choices - 1)
+    bodies: list[Chunk] = [{"choices": [draw(chat_choices(draw(indices)))]} for _ in range(draw(st.integers(0, 9)))]
+    for index in range(choices):
+        reason = draw(reasons)
+        if reason:
+            more = {"usage": draw(usages)} if draw(st.booleans()) else {}
+            bodies.append({"choices": [draw(chat_choices(index, reason))], **more})
+    if draw(st.booleans()):
+        bodies.append({"choices": [], "usage": draw(usages)})
+    head = {"model": "m", "created": 0, "object": "chat.completion.chunk"}
+    return [{"id": draw(st.sampled_from(["", "c1"])), **head, **body} for body in bodies]
+
+
+kinds = st.sampled_from(
+    [
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.refusal.delta",
+        "response.reasoning_text.delta",
+        "response.audio.delta",
+        "response.something_new.delta",
+        "response.output_text.done",
+    ]
+)
+response_events = st.builds(lambda kind, text: {"type": kind, "delta": text, "sequence_number": 1}, kinds, texts)
+
+
+@st.composite
+def message_events(draw: st.DrawFn) -> Chunk:
+    name, kind = draw(
+        st.sampled_from(
+            [
+                ("text", "text_delta"),
+                ("text", "text_delta"),
+                ("partial_json", "input_json_delta"),
+                ("thinking", "thinking_delta"),
+                ("content", "compaction_delta"),
+            ]
+        )
+    )
+    usage = {"output_tokens": draw(st.integers(0, 9))}
+    return draw(
+        st.sampled_from(
+            [
+                *[{"type": "content_block_delta", "index": 0, "delta": {"type": kind, name: draw(texts)}}] * 6,
+                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": draw(texts)}},
+                {"type": "message_delta", "delta": {"stop_reason": draw(reasons)}, "usage": usage},
+                {"type": "ping"},
+            ]
+        )
+    )
+
+
+class Door:
+    """Looks at what it must, keeps what is usage only, and raises the reader's limit, as a call does."""
+
+    def __init__(self, reader: StreamReader, step: int) -> None:
+        self.reader = reader
+        self.step = step
+        self.looked: list[int] = []
+        self.entered = self.left = 0
+
+    def __enter__(self) -> None:
+        self.entered += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.left += 1
+
+    def feed(self, chunk: Any) -> bool:
+        return self.reader.feed(chunk)
+
+    def look(self, chunk: Any) -> bool:
+        if self.reader.units > self.reader.limit:
+            self.looked.append(self.reader.units)
+            self.reader.limit = self.reader.units + self.step
+        return self.reader.is_usage_only(chunk)
+
+    async def look_async(self, chunk: Any) -> bool:
+        return self.look(chunk)
+
+
+def fed(reader: StreamReader, chunks: list[Any], step: int) -> tuple[list[Any], list[int]]:
+    door = Door(reader, step)
+    handed = [chunk for chunk in chunks if not (reader.feed(chunk) and door.look(chunk))]
+    return handed, door.looked
+
+
+def handed_on(reader: StreamReader, chunks: list[Any], step: int) -> tuple[list[Any], list[int]]:
+    door = Door(reader, step)
+    first, *handed = reader.hand_on(iter(chunks), door)
+    assert first is None
+    assert (door.entered, door.left) == (1, 1)
+    return handed, door.looked
+
+
+def handed_on_async(reader: StreamReader, chunks: list[Any], step: int) -> tuple[list[Any], list[int]]:
+    door = Door(reader, step)
+
+    async def source() -> AsyncIterator[Any]:
+        for chunk in chunks:
+            yield chunk
+
+    async def read() -> list[Any]:
+        return [chunk async for chunk in reader.hand_on_async(source(), door)]
+
+    first, *handed = asyncio.run(read())
+    assert first is None
+    assert (door.entered, door.left) == (1, 1)
+    return handed, door.looked
+
+
+APIS: dict[str, tuple[str, str, Chunk, Any, st.SearchStrategy[Chunk] | None]] = {
+    "chat": ("openai", "/chat/completions", {"messages": []}, ChatCompletionChunk, None),
+    "responses": ("openai", "/responses", {"input": ""}, ResponseStreamEvent, response_events),
+    "messages": ("anthropic", "/v1/messages", {"messages": []}, RawMessageStreamEvent, message_events()),
+}
+
+
+@pytest.mark.parametrize("api", list(APIS))
+@given(data=st.data())
+def test_the_loops_count_what_feed_counts(api: str, data: st.DataObject) -> None:
+    provider, path, body, kind, events = APIS[api]
+    endpoint = find_endpoint(provider, "POST", path)
+    assert endpoint is not None
+    choices = data.draw(st.sampled_from([1, 1, 2])) if api == "chat" else 1
+    request = endpoint.read_request({"model": "m", "stream": True, "n": choices, **body})
+    drawn = data.draw(chat_streams(choices) if events is None else st.lists(events, max_size=12))
+    chunks = [construct_type(type_=kind, value=event) for event in drawn]
+    step = data.draw(st.sampled_from([0, 500, 4_000]))
+
+    def outcome(way: Callable[[StreamReader, list[Any], int], tuple[list[Any], list[int]]]) -> tuple[Any, ...]:
+        reader = endpoint.reader(request, RATES)
+        reader.limit = -1
+        handed, looked = way(reader, chunks, step)
+        return [id(chunk) for chunk in handed], looked, reader.units, reader.terminal, reader.answer()
+
+    expected = outcome(fed)
+    assert outcome(handed_on) == expected
+    assert outcome(handed_on_async) == expected
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_last_chunk_with_text_reason_and_usage(n: int) -> None:
+    """As some hosts that speak the API end a stream: everything is in one chunk, which still is an answer's end."""
+    endpoint = find_endpoint("openai", "POST", "/chat/completions")
+    assert endpoint is not None
+    reader = endpoint.reader(endpoint.read_request({"model": "m", "messages": [], "n": n}), RATES)
+    reader.limit = 1 << 60
+
+    def chunk(index: int, reason: str | None, **more: Any) -> Any:
+        choice = {"index": index, "delta": {"content": "text"}, "finish_reason": reason}
+        value = {"id": "c1", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice], **more}
+        return construct_type(type_=ChatCompletionChunk, value=value)
+
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    chunks = [chunk(index, None) for index in range(n) for _ in range(3)]
+    chunks += [chunk(index, "stop", usage=usage) for index in range(n)]
+    assert len(list(reader.hand_on(iter(chunks), Door(reader, 0)))) == 1 + len(chunks)
+    answer = reader.answer()
+    assert reader.terminal
+    assert answer.finish_reasons == ("stop",) * n
+    assert answer.usage is not None
+    assert (answer.usage.input, answer.usage.output) == (3, 4)
