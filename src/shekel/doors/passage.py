@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextvars import Token
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from weakref import ref
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -29,6 +28,7 @@ from . import errors
 from .answers import ResultHook, decoded, is_stream, merged
 from .client import by_stream_helper, destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
 from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
+from .raw import when_read
 from .scoped import context_of
 from .tee import Unread, async_tee, drop_unread, sync_tee
 
@@ -332,43 +332,10 @@ class Passage:
             if getattr(response, "is_closed", False):
                 self._count(decoded(response))
                 self.parsed()
-            elif not self.call.request.stream:
-                self._count_when_read(response)
+            elif not self.call.request.stream and self._close_hook is not None:
+                when_read(response, self._close_hook, self._read_now)
         except Exception as error:
             faults.report("read a raw answer", error)
-
-    def _count_when_read(self, response: Any) -> None:
-        """A body that is read later, by `read` or `aread` of the response: count it then."""
-        hook = self._close_hook
-        if hook is None:
-            return
-        me: Any = ref(response)  # not the response itself: that would be a cycle, and it would be closed late
-        if isinstance(hook, AsyncCloseHook):
-
-            async def aread() -> bytes:
-                response = me()
-                hook.quiet = True
-                try:
-                    content: bytes = await type(response).aread(response)
-                finally:
-                    hook.quiet = False
-                self._read_now(response)
-                return content
-
-            response.aread = aread
-        else:
-
-            def read() -> bytes:
-                response = me()
-                hook.quiet = True
-                try:
-                    content: bytes = type(response).read(response)
-                finally:
-                    hook.quiet = False
-                self._read_now(response)
-                return content
-
-            response.read = read
 
     def _read_now(self, response: Any) -> None:
         try:
