@@ -3,15 +3,12 @@ where what a span's start raises reaches the program."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-import boto3
 import openai
 import pytest
-from botocore.config import Config
 from mistralai.client import Mistral
 from openinference.instrumentation.mistralai import MistralAIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,12 +18,8 @@ from opentelemetry.trace import StatusCode
 from shekel import BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
 
+from .bedrock import CLAUDE_COST, NOVA_COST, client, converse, invoke
 from .stand_in import StandIn, stand_in
-
-NOVA, CLAUDE = "us.amazon.nova-lite-v1:0", "us.anthropic.claude-sonnet-4-20250514-v1:0"
-NOVA_COST = 1000 * 0.06e-6 + 100 * 0.24e-6
-CLAUDE_COST = 1000 * 3e-6 + 100 * 15e-6
-"""Of 1,000 tokens in and 100 out, by the price list, in USD."""
 
 
 @pytest.fixture
@@ -37,30 +30,8 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture(params=["openinference.instrumentation.bedrock", "opentelemetry.instrumentation.bedrock"])
 def bedrock(request: pytest.FixtureRequest, server: StandIn, watched: TracerProvider) -> Iterator[Any]:
-    instrumentor = import_module(request.param).BedrockInstrumentor()
-    instrumentor.instrument(tracer_provider=watched)
-    client = boto3.client(
-        "bedrock-runtime",
-        region_name="us-east-1",
-        endpoint_url=server.url,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
-    yield client
-    client.close()
-    instrumentor.uninstrument()
-
-
-def converse(bedrock: Any) -> None:
-    said = [{"role": "user", "content": [{"text": "Hello"}]}]
-    bedrock.converse(modelId=NOVA, messages=said, inferenceConfig={"maxTokens": 200})
-
-
-def invoke(bedrock: Any) -> None:
-    content = [{"role": "user", "content": "Hello"}]
-    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 200, "messages": content}
-    json.loads(bedrock.invoke_model(modelId=CLAUDE, body=json.dumps(body))["body"].read())
+    with client(server, import_module(request.param).BedrockInstrumentor(), watched) as bedrock:
+        yield bedrock
 
 
 class TestBedrock:
