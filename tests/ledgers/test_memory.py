@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from shekel.ledgers import cells, memory, meters
+from shekel.ledgers import cells, ended, memory, meters
 from shekel.ledgers.base import Balance, Grant, Line
 from shekel.ledgers.memory import MemoryLedger
 
@@ -29,26 +29,61 @@ class TestBounds:
             ledger.settle(f"call {n}", {"process": 1})
         assert (len(ledger), ledger.read("process")) == (1, Balance(3))
 
+    def test_a_meter_at_zero_stays_while_a_call_can_be_corrected_on_it(self):
+        ledger = MemoryLedger(remember=3)
+        ledger.settle("free", {"user": 0})
+        ledger.admit("other", 0, 0, [Line("user", 10, 5)])
+        ledger.release("other")
+        ledger.settle("free", {"user": 7})
+        assert ledger.read("user") == Balance(7)
+        ledger.settle("free", {"user": 0})
+        assert len(ledger) == 1
+        for n in range(3):
+            ledger.settle(f"call {n}", {"process": 1})
+        assert (ledger.meters(), len(ledger._meters.at_zero)) == (["process"], 0)
+
+    def test_a_meter_at_zero_that_is_in_use_as_its_calls_are_let_go_is_dropped_when_it_ends(self):
+        ledger = MemoryLedger(remember=1)
+        ledger.admit("open", 0, 0, [Line("user", 10, 5)])
+        ledger.settle("free", {"user": 0})
+        ledger.settle("other", {"process": 1})
+        assert ledger.read("user") == Balance(0, 5, 1)
+        ledger.release("open")
+        assert ledger.meters() == ["process"]
+
+    def test_a_meter_at_zero_waits_once_however_many_calls_cost_nothing(self):
+        ledger = MemoryLedger(remember=100)
+        for n in range(50):
+            ledger.settle(f"call {n}", {"user": 0})
+        assert len(ledger._meters.at_zero) == 1
+
+    def test_a_meter_that_is_reset_and_holds_nothing_is_dropped(self):
+        ledger = MemoryLedger()
+        ledger.settle("call", {"user": 5})
+        ledger.reset("user")
+        ledger.settle("call", {"user": 9})
+        assert (len(ledger), ledger.read("user")) == (0, Balance())
+
     def test_the_last_calls_can_be_corrected_and_the_oldest_are_let_go(self):
         ledger = MemoryLedger(remember=10)
         for n in range(11):
             ledger.settle(f"call {n}", {"a": 100})
         ledger.settle("call 1", {"a": 0})
         assert ledger.read("a") == Balance(1_000)
-        assert len(ledger._settled) == 10
+        assert len(ledger._ended.settled) == 10
 
     def test_tombstones_are_bounded(self):
         ledger = MemoryLedger(remember=10)
         for n in range(100):
             ledger.release(f"call {n}")
-        assert len(ledger._released) == 10
+        assert len(ledger._ended.released) == 10
         assert ledger.admit("call 99", 1, 1, [Line("a", 9, 1)]) == Grant(0)
 
     def test_refused_calls_leave_nothing(self):
         ledger = MemoryLedger()
         for n in range(100):
             ledger.admit(f"call {n}", 0, 0, [Line(f"user {n}", 1, 5)])
-        assert (len(ledger), len(ledger._open), len(ledger._released)) == (0, 0, 0)
+        assert (len(ledger), len(ledger._open), len(ledger._ended.released)) == (0, 0, 0)
 
     def test_a_dropped_meter_that_comes_back_starts_at_zero(self):
         ledger = MemoryLedger()
@@ -134,6 +169,8 @@ STEPS = {
     "extend": (0, lambda ledger, _: ledger.extend("open", 20, 30, [Line("a", 100, 5, 1), Line("b", 200, 7, 2)])),
     "force": (0, lambda ledger, _: ledger.extend("open", 200, 300, [Line("a", 100, 5, 1)], force=True)),
     "settle": (0, lambda ledger, _: ledger.settle("open", {"a": 11, "b": 12, "c": 13})),
+    "settle for nothing": (0, lambda ledger, _: ledger.settle("open", {"a": 0})),
+    "correct to nothing": (0, lambda ledger, _: ledger.settle("done", {})),
     "correct": (0, lambda ledger, _: ledger.settle("done", {"a": 1, "c": 4})),
     "release": (0, lambda ledger, _: ledger.release("open")),
     "reset": (0, lambda ledger, _: ledger.reset("a")),
@@ -196,8 +233,8 @@ def state(ledger: MemoryLedger, step: str):
     return (
         {meter: [ledger.read(meter, now) for now in times] for meter in METERS},
         set(ledger._open),
-        list(ledger._settled),
-        list(ledger._released),
+        list(ledger._ended.settled),
+        list(ledger._ended.released),
         ledger.dropped,
     )
 
@@ -266,7 +303,7 @@ class TestInterruption:
             assert state(ledger, step) == state(after, step), f"line {line}"
 
 
-FILES = {memory.__file__, meters.__file__, cells.__file__}
+FILES = {memory.__file__, meters.__file__, cells.__file__, ended.__file__}
 
 
 def interrupted(work, *, at: int) -> bool:

@@ -2,9 +2,9 @@
 
 Theory of operation. A call is in at most one of three tables:
 
-    _open      call → (tokens granted, {meter: held}, left out)     it holds
-    _settled   call → [(meter, cell, epoch, amount, …)]             it was charged; kept for corrections
-    _released  call → the cells with a window that it held          it ended without a charge: a tombstone
+    _open             call → (what was granted, {cell: held})     it holds
+    _ended.settled    call → (cell, epoch, amount, slot, …)               it was charged; kept for corrections
+    _ended.released   call → the cells with a window that it held         it ended without a charge: a tombstone
 
 A step first works out every new value, then writes them all (`_write`). The values are absolute, so a write that is
 interrupted half way (Ctrl+C may strike between any two lines) is simply done again: a step happens whole or not at
@@ -14,30 +14,32 @@ There are no leases here: a hold lives as long as its process. The tables of fin
 ones only; a correction that comes later than that is taken for a new charge.
 
 What a meter stands for (a budget, a user, a session) is not known here. What of a meter counts at a time, `cells.py`
-knows; how it leaves, `meters.py`.
+knows; how it leaves, `meters.py`; what is charged where nothing is held, `ended.py`. With many meters the time of a
+step goes into memory that is in no cache: so a step touches each cell and its name as seldom as it can.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .base import Balance, Grant, Line, Meter, Refusal
 from .cells import Cell
-from .meters import LOST, Meters, Row, Slots
+from .ended import Ended, Record, Row, Slots
+from .meters import Meters
 
 REMEMBERED = 10_000
 """Finished calls that can still be corrected, and tombstones that a late `admit` can still meet."""
 
 _NOTHING = Grant(0)
+_new = tuple.__new__  # what makes a Grant, without the two calls in between
 _ZERO = Balance()
-_Hold: TypeAlias = tuple[int, dict[Meter, int], tuple[object, ...]]
-_Asked: TypeAlias = dict[Meter, tuple[Line, Cell, int]]
-"""The lines of a step, each with its cell and what counts as settled there."""
+_Hold: TypeAlias = tuple[Grant, dict[Cell, int]]
+_Asked: TypeAlias = dict[Cell, tuple[Line, int, int, int]]
+"""The lines of a step by cell: line, base, rate, and `ends` as it will be. By cell, as a name may be slow to hash."""
 
-_NO_HOLD: _Hold = (0, {}, ())
+_NO_HOLD: _Hold = (Grant(-1), {})
 
 
 class MemoryLedger:
@@ -56,12 +58,11 @@ class MemoryLedger:
         self.dropped = 0
         # A finaliser may read in the middle of a step of its own thread: it sees what stands so far.
         self._lock = threading.RLock()
-        self._remember = remember
         self._meters = Meters()
         self._open: dict[str, _Hold] = {}
-        # Ordered: to find the oldest entry of a plain dict, one steps over everything that was deleted before it.
-        self._settled: OrderedDict[str, list[Row]] = OrderedDict()
-        self._released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
+        self._ended = Ended(self._meters, remember)
+        self._settled = self._ended.settled
+        self._released = self._ended.released
 
     def inside(self) -> bool:
         """Whether this thread is in the middle of a step: it is in a finaliser, and may look and not touch."""
@@ -89,7 +90,7 @@ class MemoryLedger:
                 self.release(instead_of, now)
             present = self._open.get(call)
             if present is not None:
-                return Grant(present[0], present[2])
+                return present[0]
             if call in self._released or call in self._settled:
                 return _NOTHING
             return self._take(call, need, want, lines, now, _NO_HOLD, force)
@@ -97,25 +98,11 @@ class MemoryLedger:
     def look(self, need: int, want: int, lines: Sequence[Line], now: int = 0) -> Grant | Refusal:
         """What `admit` would answer to a new call now."""
         with self._lock:
-            grant = want if want > need else need
             asked: _Asked = {}
-            for line in lines:
-                if line.meter in asked:
-                    continue
-                cell = self._meters.cells.get(line.meter)
-                if cell is None or cell.is_over(now):
-                    cell = Cell(line.meter, line.window, line.slides, line.until)
-                settled = cell.settled_at(now)
-                asked[line.meter] = (line, cell, settled)
-                if line.limit is not None and line.shadow is None:
-                    room = line.limit - settled - cell.held - line.base
-                    if line.rate:
-                        grant = min(grant, room // line.rate)
-                    elif room < 0:
-                        grant = -1
+            grant, shadows = self._decide(need, want, lines, now, {}, asked, {}, True)
             if grant < need:
-                return _refusal(need, asked.values(), {}, now)
-            return Grant(grant, _left_out(grant, asked, {}, False, True))
+                return _refusal(need, asked, {}, now)
+            return Grant(grant, _left_out(grant, asked, {}, False, True) if shadows else ())
 
     def extend(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
@@ -130,54 +117,24 @@ class MemoryLedger:
     def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
         """End a call with a charge, correct the charge of one that ended, or charge without a hold."""
         with self._lock:
-            cells = self._meters.cells
             rows: list[Row] = []
+            record: list[Any] = []
             slots: list[Slots] = []
-            named: Collection[Meter] = ()
             dropped = self.dropped
-            former = self._settled.get(call)
-            if former is not None:
-                named = [row[0] for row in former]
-                dropped += self._correct(former, amounts, now, rows, slots)
-            elif (present := self._open.get(call)) is not None:
-                named = held_on = present[1]
-                for meter, held in held_on.items():
-                    cell = cells[meter]
-                    new = amounts.get(meter, 0)
-                    stamp = now
-                    settled = cell.settled + new
-                    if cell.window:
-                        if stamp < cell.last:
-                            stamp = cell.last
-                        if cell.slides:
-                            settled, past, slot, amount = cell.charged(new, stamp, stamp)
-                            slots.append((cell, cell.epoch, past, slot, amount))
-                    rows.append(
-                        (
-                            meter,
-                            cell,
-                            cell.epoch,
-                            new,
-                            settled,
-                            cell.held - held,
-                            cell.holds - 1,
-                            cell.records + 1,
-                            stamp,
-                        )
-                    )
-            for meter in amounts:
-                if meter not in named:
-                    others = {other: new for other, new in amounts.items() if other not in named}
-                    dropped += self._charge(call, others, now, rows, slots)
-                    break
-            self._write(call, rows, slots, None, None, dropped)
-            self._sweep(rows)
-            while len(self._settled) > self._remember:
-                for row in self._settled.popitem(last=False)[1]:
-                    cell = row[1]
-                    cell.records -= 1
-                    if not cell.settled:
-                        self._meters.drop_if_idle(cell)
+            present = self._open.get(call)
+            if present is not None:
+                placed, at_zero = self._end(present, amounts, now, rows, record)
+            else:
+                placed, at_zero = 0, True
+                former = self._settled.get(call)
+                if former is not None:
+                    dropped += self._ended.correct(former, amounts, now, rows, slots, record)
+            if placed < len(amounts):
+                dropped += self._ended.charge(call, amounts, now, rows, record)
+            self._write_end(call, rows, slots, tuple(record), (), dropped)
+            if at_zero or self._meters.forgotten:
+                self._meters.sweep([row[0] for row in rows], self._settled)
+            self._ended.let_go()
 
     def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. One that is already settled stays so."""
@@ -189,16 +146,12 @@ class MemoryLedger:
             # Released twice: the tombstone stays the first one's.
             windowed = self._released.get(call, ())
             if present is not None:
-                for meter, held in present[1].items():
-                    cell = self._meters.cells[meter]
-                    rows.append(
-                        (meter, cell, cell.epoch, 0, cell.settled, cell.held - held, cell.holds - 1, cell.records, now)
-                    )
-                windowed = tuple([row[1] for row in rows if row[1].window > 0])
-            self._write(call, rows, (), None, windowed, self.dropped)
-            self._sweep(rows)
-            while len(self._released) > self._remember:
-                self._released.popitem(last=False)
+                self._end(present, {}, now, rows, [])
+                windowed = tuple([cell for cell in present[1] if cell.window > 0])
+            self._write_end(call, rows, (), None, windowed, self.dropped)
+            for row in rows:
+                self._meters.drop_if_idle(row[0])
+            self._ended.let_go()
 
     def read(self, meter: Meter, now: int = 0) -> Balance:
         """What a meter shows at a time, or as of its last step if that was later. An unknown meter shows zeros."""
@@ -214,6 +167,7 @@ class MemoryLedger:
                 # The epoch first: cut off here, the old charges stand and only their corrections are lost.
                 cell.epoch += 1
                 cell.empty()
+                self._meters.at_zero.pop(cell, None)
                 self._meters.drop_if_idle(cell)
 
     def meters(self) -> list[Meter]:
@@ -237,189 +191,196 @@ class MemoryLedger:
         with self._lock:
             cell = self._meters.cells.get(meter)
             if cell is not None:
-                cell.forgotten = True
+                self._meters.forgotten.add(cell)
                 self._meters.drop_if_idle(cell)
 
-    def _take(
-        self, call: str, need: int, want: int, lines: Sequence[Line], now: int, present: _Hold, force: bool
-    ) -> Grant | Refusal:
-        """Decide, and write the hold; `present` is what the call holds already. Hot: once per call and slice."""
-        cells = self._meters.cells
-        tokens, own, _ = present
+    def _decide(
+        self,
+        need: int,
+        want: int,
+        lines: Sequence[Line],
+        now: int,
+        own: Mapping[Cell, int],
+        asked: _Asked,
+        new: dict[Meter, Cell],
+        looking: bool,
+    ) -> tuple[int, bool]:
+        """The most tokens that fit, below `need` if it does not; and whether there are shadows. Hot, as is `_take`.
+
+        Args:
+            need: output tokens that the call needs at least.
+            want: output tokens that it wants.
+            lines: what it asks of each meter.
+            now: microseconds since the epoch.
+            own: what it holds already.
+            asked: to be filled; the first line of each meter.
+            new: to be filled; see `Meters.find`.
+            looking: see there.
+        """
+        meters = self._meters
+        cells = meters.cells
         grant = want if want > need else need
-        asked: _Asked = {}
-        added = 0
         shadows = False
         for line in lines:
-            meter, limit, base, rate, window, slides, shadow, until = line
-            if meter in asked:
-                continue
+            meter, limit, base, rate, _, _, shadow, _ = line
             cell = cells.get(meter)
-            # What is over has been idle for its window at least; what nobody has named yet has a window below zero.
-            if cell is not None and (length := cell.window) and (length < 0 or now - cell.last >= length):
-                cell = self._meters.in_use(cell, line, now)
-            if cell is None:
-                cell = Cell(meter, window, slides, until)
-                settled = 0
-                added += 1
-            else:
-                settled = cell.settled_at(now) if cell.slides else cell.settled
-            asked[meter] = (line, cell, settled)
+            if cell is None or now >= cell.ends:
+                cell = meters.find(line, now, new, looking)
+            if cell in asked:
+                continue
+            ends = cell.ends
+            if cell.window and not cell.slides and now + cell.window > ends:
+                ends = now + cell.window
+            asked[cell] = (line, base, rate, ends)
             if shadow is not None:
                 shadows = True
             elif limit is not None:
-                room = limit - settled - cell.held - base
+                room = limit - cell.settled - cell.held - base
                 if own:
-                    room += own.get(meter, 0)
+                    room += own.get(cell, 0)
                 if rate:
                     most = room // rate
                     if most < grant:
                         grant = most
                 elif room < 0:
                     grant = -1
+        return grant, shadows
+
+    def _take(
+        self, call: str, need: int, want: int, lines: Sequence[Line], now: int, present: _Hold, force: bool
+    ) -> Grant | Refusal:
+        """Decide, and write the hold; `present` is what the call holds already."""
+        (tokens, _), own = present
+        asked: _Asked = {}
+        new: dict[Meter, Cell] = {}
+        grant, shadows = self._decide(need, want, lines, now, own, asked, new, False)
         if self._meters.ring:
-            self._meters.look_around(now, added)
+            self._meters.look_around(now, len(new))
         if grant < need:
             if not force:
-                return _refusal(need, asked.values(), own, now)
+                return _refusal(need, asked, own, now)
             grant = need
         left_out = _left_out(grant, asked, own, force, present is _NO_HOLD) if shadows else ()
-        rows: list[Row] = []
-        held = dict(own)
-        for meter, (line, cell, _) in asked.items():
+        rows: list[tuple[Cell, int, int, int]] = []
+        held = dict(own) if own else {}
+        for cell, (line, base, rate, ends) in asked.items():
+            amount = base + grant * rate
             if left_out and line.shadow in left_out:
                 continue
-            before = own.get(meter)
-            amount = line.base + grant * line.rate
-            if before is None:
-                held[meter] = amount
-                rows.append(
-                    (meter, cell, cell.epoch, 0, cell.settled, cell.held + amount, cell.holds + 1, cell.records, now)
-                )
-            elif amount > before:
-                held[meter] = amount
-                more = cell.held + amount - before
-                rows.append((meter, cell, cell.epoch, 0, cell.settled, more, cell.holds, cell.records, now))
-        hold = (grant if grant > tokens else tokens, held, left_out)
-        self._write(call, rows, (), hold, None, self.dropped)
-        return Grant(grant, left_out)
+            if own and (before := own.get(cell)) is not None:
+                if amount > before:
+                    held[cell] = amount
+                    rows.append((cell, cell.held + amount - before, cell.holds, ends))
+            else:
+                held[cell] = amount
+                rows.append((cell, cell.held + amount, cell.holds + 1, ends))
+        fresh = [cell for cell in new.values() if cell in held] if new else ()
+        answer: Grant = _new(Grant, (grant, left_out))
+        self._write_hold(call, rows, fresh, (answer if grant >= tokens else _new(Grant, (tokens, left_out)), held))
+        return answer
 
-    def _correct(
-        self, former: list[Row], amounts: Mapping[Meter, int], now: int, rows: list[Row], slots: list[Slots]
-    ) -> int:
-        """Work out the rows of a correction. Returns how many of its amounts come too late."""
-        dropped = 0
-        for meter, cell, epoch, old, _, _, _, _, stamp in former:
-            new = amounts.get(meter, 0)
-            settled = cell.settled + new - old
-            if cell.window > 0:
-                if cell.slides:
-                    at = stamp if stamp > cell.since else cell.since
-                    settled, past, slot, amount = cell.charged(new - old, at, now)
-                    slots.append((cell, epoch, past, slot, amount))
-                elif cell.is_over(now):
-                    dropped += new != old
-                    epoch = LOST
-            rows.append((meter, cell, epoch, new, settled, cell.held, cell.holds, cell.records, stamp))
-        return dropped
-
-    def _charge(self, call: str, amounts: Mapping[Meter, int], now: int, rows: list[Row], slots: list[Slots]) -> int:
-        """Work out the rows of a charge without a hold. Returns how many of its amounts come too late.
-
-        A released call is charged where it held: not on what has started anew since.
-        """
-        dropped = 0
-        held_once = {cell.meter: cell for cell in self._released.get(call, ())}
-        for meter, new in amounts.items():
-            once = held_once.get(meter)
-            if once is not None and not once.slides and once.is_over(now):
-                dropped += new != 0
-                rows.append((meter, once, LOST, new, 0, 0, 0, 0, now))
-                continue
-            cell = self._meters.cells.get(meter)
-            if cell is None or cell.is_over(now):
-                cell = Cell(meter) if once is None else once.heir()
-            stamp = now if now > cell.last else cell.last
+    def _end(
+        self, present: _Hold, amounts: Mapping[Meter, int], now: int, rows: list[Row], record: list[Any]
+    ) -> tuple[int, bool]:
+        """Work out the end of a hold. Returns how many of the amounts have met their meter, and whether one is at 0."""
+        placed = 0
+        at_zero = False
+        for cell, held in present[1].items():
+            new = amounts.get(cell.meter)
+            if new is None:
+                new = 0
+            else:
+                placed += 1
+            ends = cell.ends
+            if cell.window:
+                if not cell.slides:
+                    if now + cell.window > ends:
+                        ends = now + cell.window
+                elif now >= ends:
+                    ends = cell.reaches(now)
             settled = cell.settled + new
-            if cell.slides:
-                settled, past, slot, amount = cell.charged(new, stamp, stamp)
-                slots.append((cell, cell.epoch, past, slot, amount))
-            rows.append((meter, cell, cell.epoch, new, settled, cell.held, cell.holds, cell.records + 1, stamp))
-        return dropped
+            if not settled:
+                at_zero = True
+            rows.append((cell, settled, cell.held - held, cell.holds - 1, ends))
+            record += (cell, cell.epoch, new, cell.slot)
+        return placed, at_zero
 
-    def _write(
-        self,
-        call: str,
-        rows: list[Row],
-        slots: Iterable[Slots],
-        hold: _Hold | None,
-        tombstone: tuple[Cell, ...] | None,
-        dropped: int,
+    def _write_hold(
+        self, call: str, rows: list[tuple[Cell, int, int, int]], fresh: Collection[Cell], hold: _Hold
     ) -> None:
-        """Write what was worked out, all of it, whatever strikes meanwhile."""
+        """Write an admission or an extension, all of it: doing it twice is the same as once."""
         try:
-            self._put(call, rows, slots, hold, tombstone, dropped)
+            for cell in fresh:
+                self._meters.stand(cell)
+            for cell, held, holds, ends in rows:
+                cell.held = held
+                cell.holds = holds
+                cell.ends = ends
+            self._open[call] = hold
         except BaseException:
-            self._put(call, rows, slots, hold, tombstone, dropped)
+            self._write_hold(call, rows, fresh, hold)
             raise
 
-    def _put(
+    def _write_end(
         self,
         call: str,
         rows: list[Row],
-        slots: Iterable[Slots],
-        hold: _Hold | None,
-        tombstone: tuple[Cell, ...] | None,
+        slots: Collection[Slots],
+        record: Record | None,
+        tombstone: tuple[Cell, ...],
         dropped: int,
     ) -> None:
-        """Doing it twice is the same as doing it once."""
-        self._meters.put(rows, slots)
-        self.dropped = dropped
-        if hold is not None:
-            self._open[call] = hold
-            return
-        self._open.pop(call, None)
-        if tombstone is not None:
-            self._released[call] = tombstone
-        else:
-            self._settled[call] = rows
-            self._released.pop(call, None)
+        """Write the end of a call, a correction or a charge, all of it: doing it twice is the same as once."""
+        try:
+            for cell, settled, held, holds, ends in rows:
+                if not cell.standing:
+                    self._meters.stand(cell)
+                cell.settled = settled
+                cell.held = held
+                cell.holds = holds
+                cell.ends = ends
+            for cell, past, earlier in slots:
+                cell.past = past
+                cell.earlier = earlier
+            self.dropped = dropped
+            self._open.pop(call, None)
+            if record is None:
+                self._released[call] = tombstone
+            else:
+                self._settled[call] = record
+                self._released.pop(call, None)
+        except BaseException:
+            self._write_end(call, rows, slots, record, tombstone, dropped)
+            raise
 
-    def _sweep(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            cell = row[1]
-            if not cell.settled or cell.forgotten:
-                self._meters.drop_if_idle(cell)
 
-
-def _left_out(grant: int, asked: _Asked, own: Mapping[Meter, int], force: bool, admission: bool) -> tuple[object, ...]:
+def _left_out(grant: int, asked: _Asked, own: Mapping[Cell, int], force: bool, admission: bool) -> tuple[object, ...]:
     """The shadow groups that do not fit at a grant, in the order of the lines."""
     fits: dict[object, bool] = {}
     holds: set[object] = set()
-    for meter, (line, cell, settled) in asked.items():
+    for cell, (line, base, rate, _) in asked.items():
         group = line.shadow
         if group is None:
             continue
-        if meter in own:
+        if cell in own:
             holds.add(group)
         room = 0
         if line.limit is not None:
-            room = line.limit - settled - cell.held + own.get(meter, 0) - line.base - grant * line.rate
+            room = line.limit - cell.settled - cell.held + own.get(cell, 0) - base - grant * rate
         fits[group] = fits.get(group, True) and room >= 0
     return tuple([g for g, fit in fits.items() if not fit and not (force and (admission or g in holds))])
 
 
-def _refusal(need: int, asked: Iterable[tuple[Line, Cell, int]], own: Mapping[Meter, int], now: int) -> Refusal:
+def _refusal(need: int, asked: _Asked, own: Mapping[Cell, int], now: int) -> Refusal:
     """Name the line that lacks the most room for `need`; the first of those that lack as much."""
-    worst: tuple[int, Line, Cell, int] | None = None
-    for line, cell, settled in asked:
+    worst: tuple[int, Line, Cell] | None = None
+    for cell, (line, base, rate, _) in asked.items():
         if line.limit is None or line.shadow is not None:
             continue
-        mine = own.get(line.meter, 0)
-        lack = settled + cell.held - mine + line.base + need * line.rate - line.limit
+        lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit
         if worst is None or lack > worst[0]:
-            worst = (lack, line, cell, settled)
+            worst = (lack, line, cell)
     assert worst is not None
-    lack, line, cell, settled = worst
-    balance = Balance(settled, cell.held - own.get(line.meter, 0), cell.holds - (line.meter in own))
+    lack, line, cell = worst
+    balance = Balance(cell.settled, cell.held - own.get(cell, 0), cell.holds - (cell in own))
     return Refusal(line, balance, line.base + need * line.rate, cell.frees_at(lack, balance.held, now))

@@ -1,78 +1,81 @@
 """The live meters of the ledger in memory: their table, and how they leave it.
 
-Theory of operation. Rows that a step has worked out are written by `put`, and doing it twice is the same as doing it
-once. A meter without a window goes as soon as nobody would miss it. Meters with a window stand in a ring: each
-admission looks at the next few of it, more than it adds, and drops those that have forgotten everything. So an idle
-window goes although nobody asks for it again, and no step is long. Whether it has gone yet makes no difference to any
-answer: what is over counts as gone.
+Theory of operation. A meter without a window goes as soon as nobody would miss it: nothing is settled or held there,
+and no call that is remembered could be corrected on it. That is known without counting such calls: a settlement that
+leaves a meter at zero puts it in a queue with the newest call, and by the time that this call is let go, so are all
+that could be corrected. Meters with a window stand in a ring: each admission looks at the next few of it, more than it
+adds, and drops those that have forgotten everything. So an idle window goes although nobody asks for it again, and no
+step is long. Whether it has gone yet makes no difference to any answer: what is over counts as gone.
 
 The lock is the ledger's.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from typing import TypeAlias
+import copy
+from collections import OrderedDict, deque
+from collections.abc import Container, Iterable
+from typing import Any
 
 from .base import Line, Meter
-from .cells import Cell, Past
+from .cells import Cell
 
 LOOKS = 2
 """Cells of the ring that an admission looks at for each that it adds, beside the one that it looks at anyway."""
 
-LOST = -1
-"""The epoch of a row that is kept and never written: its meter has started anew since."""
-
-Row: TypeAlias = tuple[Meter, Cell, int, int, int, int, int, int, int]
-"""What a step makes of one meter: the meter, its cell and epoch, what the call is charged; then settled, held, holds
-and records as they will be, and the time. The rows of a settlement are kept as its record: one tuple a meter, not two.
-"""
-
-Slots: TypeAlias = tuple[Cell, int, Past, int, int]
-"""A sliding cell and its epoch, then past, newest slot and its amount as they will be; apart from the rows, as no
-record needs them."""
-
 
 class Meters:
-    """The table of live meters."""
+    """The table of live meters.
+
+    Attributes:
+        forgotten: those that go when their holds end.
+        at_zero: those without a window where nothing is settled, each with the newest call of then.
+    """
 
     def __init__(self) -> None:
         self.cells: dict[Meter, Cell] = {}
         self.ring: deque[Cell] = deque()
+        self.forgotten: set[Cell] = set()
+        self.at_zero: OrderedDict[Cell, str] = OrderedDict()
 
-    def in_use(self, cell: Cell, line: Line, now: int) -> Cell | None:
-        """A cell with a window, or one whose window nobody has named yet, as a line finds it. None: it is over."""
-        if cell.window < 0:
-            if line.window:
-                self.ring.append(cell)
-            cell.adopt(line)
-        return None if cell.is_over(now) else cell
+    def find(self, line: Line, now: int, new: dict[Meter, Cell], looking: bool) -> Cell:
+        """The cell of a line, come to the present; a new one if there is none or if it is over.
 
-    def put(self, rows: Iterable[Row], slots: Iterable[Slots]) -> None:
-        """Write what a step has worked out."""
-        for meter, cell, epoch, _, settled, held, holds, records, stamp in rows:
-            # Another epoch: the meter was reset or forgotten since the call settled, and its charge went with that.
-            if cell.epoch == epoch:
-                if not cell.standing:
-                    former = self.cells.get(meter)
-                    if former is not None and former is not cell:
-                        self.drop(former)  # it was over
-                    if cell.window > 0:
-                        self.ring.append(cell)
-                    self.cells[meter] = cell
-                    cell.standing = True
-                cell.settled = settled
-                cell.held = held
-                cell.holds = holds
-                cell.records = records
-                if cell.window and stamp > cell.last:
-                    cell.last = stamp
-        for cell, epoch, past, slot, amount in slots:
-            if cell.epoch == epoch:
-                cell.past = past
-                cell.slot = slot
-                cell.amount = amount
+        Args:
+            line: what is asked of the meter.
+            now: microseconds since the epoch.
+            new: cells that are not in the table, by meter; what is made here is added.
+            looking: whether nothing may change: then what would is a copy, in `new`.
+        """
+        cell = new.get(line.meter)
+        if cell is not None:
+            return cell
+        cell = self.cells.get(line.meter)
+        if cell is not None:
+            if looking:
+                cell = new[line.meter] = copy.copy(cell)
+            if cell.window < 0:
+                if line.window and not looking:
+                    self.ring.append(cell)
+                cell.adopt(line)
+            if not cell.is_over(now):
+                if cell.slides:
+                    cell.reaches(now)
+                return cell
+        cell = new[line.meter] = Cell(line.meter, line.window, line.slides, line.until, now)
+        return cell
+
+    def stand(self, cell: Cell) -> None:
+        """Put a new cell in the table. Doing it twice is the same as doing it once."""
+        if cell.standing:
+            return
+        former = self.cells.get(cell.meter)
+        if former is not None and former is not cell:
+            self.drop(former)  # it was over
+        if cell.window > 0:
+            self.ring.append(cell)
+        self.cells[cell.meter] = cell
+        cell.standing = True
 
     def look_around(self, now: int, added: int) -> None:
         """Look at the next few cells of the ring, more than are added to it, and drop those that are over."""
@@ -81,16 +84,39 @@ class Meters:
         while looks and ring:
             looks -= 1
             cell = ring[0]
-            if cell.standing and (now - cell.last < cell.window or not cell.is_over(now)):
+            if cell.standing and not cell.is_over(now):
                 ring.rotate(-1)
                 continue
             # Dropped before it leaves the ring: cut off in between, it is met there again.
             self.drop(cell)
             ring.popleft()
 
+    def sweep(self, cells: Iterable[Cell], settled: OrderedDict[str, Any]) -> None:
+        """Let go of cells that a settlement has left idle, once no call of those settled could be corrected on them."""
+        newest = next(reversed(settled))
+        for cell in cells:
+            if cell.window <= 0 and not cell.settled:
+                self.at_zero[cell] = newest
+                self.at_zero.move_to_end(cell)
+            self.drop_if_idle(cell)
+
+    def drop_uncorrectable(self, remembered: Container[str]) -> None:
+        """Drop what is still at zero, and was so before the oldest call that is remembered."""
+        at_zero = self.at_zero
+        while at_zero:
+            cell = next(iter(at_zero))
+            if at_zero[cell] in remembered:
+                break
+            # Dropped before it leaves the queue: cut off in between, it is met there again.
+            if not cell.holds and not cell.settled:
+                self.drop(cell)
+            del at_zero[cell]
+
     def drop_if_idle(self, cell: Cell) -> None:
         """Drop a cell that nobody would miss; one with a window waits for the ring to come round to it."""
-        if not cell.holds and (cell.forgotten or (cell.window <= 0 and cell.settled == 0 and cell.records == 0)):
+        if cell.holds:
+            return
+        if cell in self.forgotten or (cell.window <= 0 and not cell.settled and cell not in self.at_zero):
             self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
@@ -100,3 +126,4 @@ class Meters:
             cell.epoch += 1
             del self.cells[cell.meter]
         cell.standing = False
+        self.forgotten.discard(cell)

@@ -1,0 +1,117 @@
+"""What the ledger in memory remembers of calls that have ended: the most recent ones, and only what it may still need.
+
+Theory of operation. Of a settled call, a correction needs on each meter the cell, its epoch, the amount and the slot of
+the settlement; that is its record, one flat tuple, as there are thousands. Of a released call, a tombstone tells where
+it held: a late charge goes there, and not on what has started anew since.
+
+Here is worked out what a settlement changes that does not simply end a hold; the ledger writes it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from .base import Meter
+from .cells import Cell, Past
+from .meters import Meters
+
+LOST = -1
+"""The epoch in a record of what can no longer be corrected: its meter has started anew since."""
+
+Record: TypeAlias = tuple[Any, ...]
+"""Cell, epoch, amount, slot; and again for each meter."""
+
+Row: TypeAlias = tuple[Cell, int, int, int, int]
+"""What a step makes of one meter: the cell, then `settled`, `held`, `holds` and `ends` as they will be."""
+
+Slots: TypeAlias = tuple[Cell, Past, int]
+"""A sliding cell, then `past` and `earlier` as they will be: apart from the rows, as only corrections change them."""
+
+
+class Ended:
+    """Calls that have ended.
+
+    Args:
+        meters: the live meters.
+        remember: how many settled calls, and how many released ones, are kept.
+    """
+
+    def __init__(self, meters: Meters, remember: int) -> None:
+        self._meters = meters
+        self._remember = remember
+        # Ordered: to find the oldest entry of a plain dict, one steps over everything that was deleted before it.
+        self.settled: OrderedDict[str, Record] = OrderedDict()
+        self.released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
+
+    def let_go(self) -> None:
+        """Forget the oldest, and the meters that only they could have charged."""
+        while len(self.settled) > self._remember:
+            self.settled.popitem(last=False)
+        while len(self.released) > self._remember:
+            self.released.popitem(last=False)
+        if self._meters.at_zero:
+            self._meters.drop_uncorrectable(self.settled)
+
+    def correct(
+        self,
+        former: Record,
+        amounts: Mapping[Meter, int],
+        now: int,
+        rows: list[Row],
+        slots: list[Slots],
+        record: list[Any],
+    ) -> int:
+        """Work out the correction of a settled call. Returns how many of its amounts come too late."""
+        dropped = 0
+        for cell, epoch, old, slot in parts(former):
+            new = amounts.get(cell.meter, 0)
+            if cell.is_over(now):
+                if not cell.slides:
+                    dropped += new != old
+                    epoch = LOST
+            elif cell.epoch == epoch:  # else its charge has gone with the epoch
+                settled = cell.settled + new - old
+                if cell.slides:
+                    if now >= cell.ends:
+                        cell.pass_to(now)
+                    settled, past, earlier = cell.corrected(new - old, slot)
+                    slots.append((cell, past, earlier))
+                rows.append((cell, settled, cell.held, cell.holds, cell.ends))
+            record += (cell, epoch, new, slot)
+        return dropped
+
+    def charge(
+        self,
+        call: str,
+        amounts: Mapping[Meter, int],
+        now: int,
+        rows: list[Row],
+        record: list[Any],
+    ) -> int:
+        """Work out what a call is charged beside what `record` says. Returns how many of the amounts come too late."""
+        dropped = 0
+        named = {cell.meter for cell, _, _, _ in parts(record)}
+        held_once = {cell.meter: cell for cell in self.released.get(call, ())}
+        for meter, new in amounts.items():
+            if meter in named:
+                continue
+            once = held_once.get(meter)
+            if once is not None and not once.slides and once.is_over(now):
+                dropped += new != 0
+                record += (once, LOST, new, 0)
+                continue
+            cell = self._meters.cells.get(meter)
+            if cell is None or cell.is_over(now):
+                cell = Cell(meter) if once is None else once.heir(now)
+            ends = cell.reaches(now)
+            rows.append((cell, cell.settled + new, cell.held, cell.holds, ends))
+            record += (cell, cell.epoch, new, cell.slot)
+        return dropped
+
+
+def parts(record: Iterable[Any]) -> Iterator[tuple[Cell, int, int, int]]:
+    """What a record says of each meter."""
+    entries = iter(record)
+    return zip(entries, entries, entries, entries, strict=True)
