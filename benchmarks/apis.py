@@ -169,8 +169,8 @@ class Api:
 def replay(kind: Any, chunks: list[Any], *, is_async: bool) -> Callable[[], None]:
     """Have all streams of a class hand out chunks that were parsed before, instead of parsing their bytes.
 
-    Returns what undoes it. Parsing takes fifty times as long as what is measured, and varies by more than that from one
-    stream to the next.
+    What `chunks` holds when a stream is read is what that stream has. Returns what undoes it. Parsing takes fifty
+    times as long as what is measured, and varies by more than that from one stream to the next.
     """
 
     def ready(self: Any) -> Iterator[Any]:

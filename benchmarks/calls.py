@@ -116,13 +116,17 @@ Call = Callable[[], Awaitable[None]]
 Times = tuple[list[float], list[float], list[float]]
 """Seconds of CPU of the plain SDK, the floor and Shekel, round by round."""
 
+Slopes = list[float]
+"""Seconds of CPU that each chunk of a long stream adds, round by round; empty for other rows."""
 
-async def measure(case: Case, rounds: int) -> Times:
+
+async def measure(case: Case, rounds: int) -> tuple[Times, Slopes]:
     """Measure one row."""
     streamed = case.chunks > 0
     body = case.api.stream(min(case.chunks, PARSED)) if streamed else case.api.answer
     arguments = {**case.api.arguments, **(case.api.streaming if streamed else {})}
     calls = []
+    replayed: list[list[Any]] = []
     with ExitStack() as stack:
         for plain in (True, False):
             use(case.api.sdk, plain=plain)
@@ -134,10 +138,13 @@ async def measure(case: Case, rounds: int) -> Times:
                 chunks = [chunk async for chunk in answer] if case.is_async else list(answer)
                 chunks[PARSED // 4 : PARSED // 2] *= LONG * 4 // PARSED - 3
                 stack.callback(replay(type(answer), chunks, is_async=case.is_async))
-        return await _measure(calls[0], calls[1], case, rounds)
+                replayed.append(chunks)
+        return await _measure(calls[0], calls[1], case, rounds, replayed)
 
 
-async def _measure(plain: Call, wrapped: Call, case: Case, rounds: int) -> Times:
+async def _measure(
+    plain: Call, wrapped: Call, case: Case, rounds: int, replayed: list[list[Any]]
+) -> tuple[Times, Slopes]:
     listener = Listener()
     with instrumented(listener.tracer_provider, listener.meter_provider), limited(case.limits):
         with listener.listening():
@@ -152,18 +159,41 @@ async def _measure(plain: Call, wrapped: Call, case: Case, rounds: int) -> Times
 
     variants = (plain, by_hand, wrapped)
     times: Times = ([], [], [])
+    slopes: Slopes = []
+
+    async def seconds(call: Call) -> float:
+        use(case.api.sdk, plain=call is not wrapped)
+        await call()  # the processor's caches were just filled by something else
+        start = time.thread_time()
+        for _ in range(CALLS):
+            await call()
+        return (time.thread_time() - start) / CALLS
+
     with instrumented(dropping_tracer_provider(), meter_provider), limited(case.limits):
         for turn in range(rounds + WARM_UP):
+            took = [0.0, 0.0, 0.0]
             for which in (0, 1, 2) if turn % 2 else (2, 1, 0):
-                call = variants[which]
-                use(case.api.sdk, plain=call is not wrapped)
-                await call()  # the processor's caches were just filled by something else
-                start = time.thread_time()
-                for _ in range(CALLS):
-                    await call()
-                if turn >= WARM_UP:
-                    times[which].append((time.thread_time() - start) / CALLS)
-    return times
+                took[which] = await seconds(variants[which])
+            if replayed:
+                with shortened(replayed):
+                    least = await seconds(wrapped) - await seconds(plain)
+            if turn >= WARM_UP:
+                for kept, each in zip(times, took, strict=True):
+                    kept.append(each)
+                if replayed:
+                    slopes.append((took[2] - took[0] - least) / (LONG - SHORT))
+    return times, slopes
+
+
+@contextmanager
+def shortened(replayed: list[list[Any]]) -> Iterator[None]:
+    """Streams that are replayed have the first and the last of their chunks only."""
+    whole = [chunks.copy() for chunks in replayed]
+    for chunks in replayed:
+        del chunks[SHORT // 2 : SHORT // 2 - SHORT]
+    yield
+    for chunks, former in zip(replayed, whole, strict=True):
+        chunks[:] = former
 
 
 async def consume(method: Callable[..., Any], arguments: dict[str, Any], case: Case) -> None:
@@ -199,26 +229,23 @@ def main() -> None:
     options = parser.parse_args()
     print("µs of CPU; medians, ± half the interquartile range. A long stream is divided by its chunks, which were")
     print("parsed before: what is added holds the whole call's share. The last column is without it: by how much a")
-    print("long stream costs more than a short one, for each chunk that it is longer.")
+    print("long stream adds more than one of 20 such chunks in the same round, for each chunk that it is longer.")
     print(f"{'':<50}{'plain SDK':>10}{'floor adds':>16}{'Shekel adds':>20}{'× floor':>12}{'a chunk adds':>14}")
-    short: dict[tuple[str, bool, str], float] = {}
     with asyncio.Runner() as loop:
         for case in cases():
             if not set(options.only) <= set(case.name.split()):
                 continue
             gc.collect()
-            plain, floor, ours = loop.run(measure(case, options.rounds))
+            (plain, floor, ours), slopes = loop.run(measure(case, options.rounds))
             per = LONG if case.chunks == LONG else 1
             base = statistics.median(plain) * 1e6 / per
             row = f"{case.name:<42}{'/chunk' if per > 1 else '':<8}{base:>10.{2 if per > 1 else 0}f}"
             row += f"{added(floor, plain, per):<20}{added(ours, plain, per):<20}"
-            whole, of = _quartiles(ours, plain)[1], (case.api.name, case.is_async, case.limits)
-            if per == 1:
-                row += f"{whole / _quartiles(floor, plain)[1]:>8.2f}"
-            if case.chunks == SHORT:
-                short[of] = whole
-            elif case.chunks and of in short:
-                row += f"{'':<8}{(whole - short[of]) / (LONG - SHORT):>14.3f}"
+            if slopes:
+                low, middle, high = statistics.quantiles([slope * 1e6 for slope in slopes], n=4)
+                row += f"{'':<8}{middle:>14.3f} ±{(high - low) / 2:.3f}"
+            else:
+                row += f"{_quartiles(ours, plain)[1] / _quartiles(floor, plain)[1]:>8.2f}"
             print(row, flush=True)
 
 
