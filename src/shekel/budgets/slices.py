@@ -66,9 +66,9 @@ class Slices:
         least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
         want = max(least, done + self.size(call, need, done, now))
         known = None if call.reader is None else call.reader.input_tokens()
-        asked = (call.claims, known, call.left_out)
+        asked, before = (call.claims, known, call.left_out), call.asked
         lines = held
-        if call.asked is None or any(old is not new for old, new in zip(call.asked, asked, strict=True)):
+        if before is None or before[0] is not asked[0] or before[1] != known or before[2] is not asked[2]:
             lines = self._lines(call, need, held, known)
         answer = self._extend(call, least, want, lines, now)
         if isinstance(answer, Refusal) and late.flush():
