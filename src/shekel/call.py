@@ -27,6 +27,7 @@ from .estimation import Text
 from .ledgers.base import Balance, Line
 from .providers.base import Answer, Api, Request, StreamReader
 from .settlement import Cost, Failure, Outcome, assess, failed
+from .streamed import Streamed
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -37,13 +38,7 @@ if TYPE_CHECKING:
     from .pricing import Quote
     from .receipts import Receipt
 
-LEAST_LOOK, MOST_LOOK = 4_000, 64_000
-"""Thousandths of a token after which a stream is looked at again: at 4 tokens, 8, 16, ... and from 64 on every 64."""
-
 _NONE: frozenset[Hashable] = frozenset()
-
-NO_LIMIT = 1 << 62
-"""A reader's limit that is never reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +92,7 @@ def forked() -> None:
     open_calls.clear()
 
 
-class Call:
+class Call(Streamed):
     """One billable call. Made by a door, admitted and settled through its gate, told through its teller.
 
     Args:
@@ -116,7 +111,6 @@ class Call:
         "__weakref__",
         "_came_with",
         "_open",
-        "_paid",
         "adopted",
         "aftermath",
         "all_claims",
@@ -128,7 +122,6 @@ class Call:
         "cap",
         "claims",
         "cost",
-        "cut",
         "decided",
         "ended",
         "endpoint",
@@ -138,19 +131,16 @@ class Call:
         "failure",
         "fallback_from",
         "fallback_of",
-        "first_chunk",
         "frozen",
         "frozen_at",
         "gate",
         "granted",
-        "halted",
         "held_lines",
         "host",
         "id",
         "input_tokens",
         "inside",
         "instead_of",
-        "last_look",
         "leaves_open",
         "leaves_refused",
         "left_out",
@@ -162,7 +152,6 @@ class Call:
         "port",
         "provider",
         "quote",
-        "reader",
         "receipt",
         "refusal",
         "refused",
@@ -199,6 +188,7 @@ class Call:
         attempts: int = 1,
         body: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         self.id = f"{_run}-{next(_numbers)}"
         self.endpoint = endpoint
         self.request = request
@@ -215,11 +205,6 @@ class Call:
         self.started = now()
         self.wall = wall
         self.started_wall = wall()
-        self.first_chunk: float | None = None
-        self.last_look: tuple[float, int] | None = None
-        """When the stream was last looked at, and its units then. A clock for each chunk would cost a fifth of it."""
-        self._paid = NO_LIMIT
-        """Units at which more is to be held."""
         self.ended: float | None = None
 
         self.decided = False
@@ -261,17 +246,13 @@ class Call:
         """Meters that are used up, whose budgets let an open stream end, and what the call held there by then."""
         self.aftermath: BudgetExceededError | None = None
         """Raised after the last chunk of a stream that was let end."""
-        self.halted: BudgetExceededError | None = None
-        """Set where a budget was stopped: the stream is cut at its next chunk."""
         self.receipt: Receipt | None = None
 
-        self.reader: StreamReader | None = None
         self.answer: Answer | None = None
         self.failure: Failure | None = None
         self.tries = 1
         self.failed_spent = 0
         self.failed_committed: int | None = 0
-        self.cut: BudgetExceededError | None = None
         self.outcome: Outcome | None = None
         self.cost: Cost | None = None
         self.scope: Mapping[str, str] = {}
@@ -320,12 +301,6 @@ class Call:
         self.started = self.now()
         self.started_wall = self.wall()
 
-    def halt(self, error: BudgetExceededError) -> None:
-        """Cut the stream before its next chunk, whatever it holds. From any thread."""
-        self.halted = error
-        if self.reader is not None:
-            self.reader.limit = -1
-
     @property
     def is_open(self) -> bool:
         return bool(self._open)
@@ -365,64 +340,6 @@ class Call:
         self.failed_spent += spent
         if self.failed_committed is not None:
             self.failed_committed = None if committed is None else self.failed_committed + committed
-
-    # The stream
-
-    def streaming(self, reader: StreamReader) -> None:
-        """The answer is a stream that `reader` reads."""
-        self.reader = reader
-        reader.limit = -1  # the first chunk is looked at
-
-    def begun(self) -> None:
-        """The first chunk has come."""
-        self.first_chunk = self.now()
-        if self.reader is not None:
-            self._paid = self._paid_units()
-            self.reader.limit = min(self._paid, LEAST_LOOK)
-            if self.halted is not None:  # looked at last: it may be set while this runs
-                self.reader.limit = -1
-
-    def more(self) -> bool:
-        """The reader went over its limit: look at the clock, and hold more where what is held is nearly used up.
-
-        Returns False if there is no more: the stream is to be cut.
-        """
-        reader = self.reader
-        if reader is None:
-            return True
-        units = reader.units
-        self.last_look = (self.now(), units)
-        if units > self._paid and not self._hold_more(units):
-            return False
-        reader.limit = min(self._paid, units + max(LEAST_LOOK, min(units, MOST_LOOK)))
-        if self.halted is not None:  # looked at last: it may be set while this runs
-            self.cut = self.halted
-            return False
-        return True
-
-    def _hold_more(self, units: int) -> bool:
-        if self.gate.extend(self, -(-units // 1000)):
-            self._paid = self._paid_units()
-            return True
-        if self.granted is not None and units <= self.granted * 1000:
-            self._paid = self.granted * 1000  # what is held is paid for: let it be used up
-            return True
-        return False
-
-    def _paid_units(self) -> int:
-        """Units at which more is asked for: a quarter of a slice before the held output is used up."""
-        if self.granted is None or (self.need is not None and self.need.is_whole(self.granted)):
-            return NO_LIMIT
-        return max(self.granted * 1000 - 64_000, self.granted * 750)
-
-    def running(self) -> int:
-        """The estimated cost so far of an open stream, in nano-dollars."""
-        reader, quote = self.reader, self.quote
-        if reader is None or quote is None or self.first_chunk is None:
-            return 0
-        known = reader.input_tokens()
-        tokens = self.input_tokens if known is None else known
-        return tokens * quote.input_rate + reader.units * quote.output_rate // 1000
 
     # The end
 
