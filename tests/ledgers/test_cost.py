@@ -84,3 +84,20 @@ class TestMemory:
         tracemalloc.stop()
         assert len(ledger) == 2_000
         assert 100 < used / 2_000 <= 500
+
+    def test_of_a_settled_call_is_350_bytes_at_most(self, kind):
+        """What is remembered of it: thousands of calls must not fill the processor's cache."""
+        lines = lines_of(3, kind)
+        calls = [f"call {n}" for n in range(2_000)]
+        ledger = charged(lines, remember=len(calls))
+        amounts = {line.meter: 987_654_321 for line in lines}
+        gc.collect()
+        tracemalloc.start()
+        for call in calls:
+            ledger.admit(call, 16, 256, lines, NOW)
+            ledger.settle(call, amounts, NOW)
+        gc.collect()
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(ledger._ended.settled) == len(calls)
+        assert 100 < used / len(calls) <= 350

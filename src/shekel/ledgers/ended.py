@@ -24,7 +24,7 @@ Record: TypeAlias = tuple[Any, ...]
 """Cell, epoch, amount, slot; and again for each meter."""
 
 Row: TypeAlias = tuple[Cell, int, int, int, int]
-"""What a step makes of one meter: the cell, then `settled`, `held`, `holds` and `ends` as they will be."""
+"""What the end of a call makes of one meter: the cell, then `settled`, `held`, `holds` and `ends` as they will be."""
 
 Slots: TypeAlias = tuple[Cell, Past, int]
 """A sliding cell, then `past` and `earlier` as they will be: apart from the rows, as only corrections change them."""

@@ -2,7 +2,7 @@
 
 Theory of operation. A call is in at most one of three tables:
 
-    _open             call → (what was granted, {cell: held})     it holds
+    _open             call → (what was granted, its rows)         it holds
     _ended.settled    call → (cell, epoch, amount, slot, …)               it was charged; kept for corrections
     _ended.released   call → the cells with a window that it held         it ended without a charge: a tombstone
 
@@ -35,11 +35,16 @@ REMEMBERED = 10_000
 _NOTHING = Grant(0)
 _new = tuple.__new__  # what makes a Grant, without the two calls in between
 _ZERO = Balance()
-_Hold: TypeAlias = tuple[Grant, dict[Cell, int]]
-_Asked: TypeAlias = dict[Cell, tuple[Line, int, int, int]]
-"""The lines of a step by cell: line, base, rate, and `ends` as it will be. By cell, as a name may be slow to hash."""
+_NOTHING_HELD: dict[Cell, int] = {}
 
-_NO_HOLD: _Hold = (Grant(-1), {})
+_Asked: TypeAlias = dict[Cell, tuple[Line, Meter, int, int, int]]
+"""The lines of a step by cell, as a name may be slow to hash: line, meter, base, rate, and `ends` as it will be."""
+
+_Taken: TypeAlias = tuple[Cell, int, int, int, int, Meter]
+"""What a call takes on one meter: the cell, what it holds there, `held`, `holds` and `ends` as they will be, and the
+meter as it was named: the settlement will name it by the same object, and that is found without comparing."""
+
+_Hold: TypeAlias = tuple[Grant, list[_Taken]]
 
 
 class MemoryLedger:
@@ -93,16 +98,12 @@ class MemoryLedger:
                 return present[0]
             if call in self._released or call in self._settled:
                 return _NOTHING
-            return self._take(call, need, want, lines, now, _NO_HOLD, force)
+            return self._take(call, need, want, lines, now, None, force)
 
     def look(self, need: int, want: int, lines: Sequence[Line], now: int = 0) -> Grant | Refusal:
         """What `admit` would answer to a new call now."""
         with self._lock:
-            asked: _Asked = {}
-            grant, shadows = self._decide(need, want, lines, now, {}, asked, {}, True)
-            if grant < need:
-                return _refusal(need, asked, {}, now)
-            return Grant(grant, _left_out(grant, asked, {}, False, True) if shadows else ())
+            return self._take(None, need, want, lines, now, None, False)
 
     def extend(
         self, call: str, need: int, want: int, lines: Sequence[Line], now: int = 0, *, force: bool = False
@@ -147,7 +148,7 @@ class MemoryLedger:
             windowed = self._released.get(call, ())
             if present is not None:
                 self._end(present, {}, now, rows, [])
-                windowed = tuple([cell for cell in present[1] if cell.window > 0])
+                windowed = tuple([row[0] for row in rows if row[0].window > 0])
             self._write_end(call, rows, (), None, windowed, self.dropped)
             for row in rows:
                 self._meters.drop_if_idle(row[0])
@@ -194,89 +195,70 @@ class MemoryLedger:
                 self._meters.forgotten.add(cell)
                 self._meters.drop_if_idle(cell)
 
-    def _decide(
+    def _take(
         self,
+        call: str | None,
         need: int,
         want: int,
         lines: Sequence[Line],
         now: int,
-        own: Mapping[Cell, int],
-        asked: _Asked,
-        new: dict[Meter, Cell],
-        looking: bool,
-    ) -> tuple[int, bool]:
-        """The most tokens that fit, below `need` if it does not; and whether there are shadows. Hot, as is `_take`.
-
-        Args:
-            need: output tokens that the call needs at least.
-            want: output tokens that it wants.
-            lines: what it asks of each meter.
-            now: microseconds since the epoch.
-            own: what it holds already.
-            asked: to be filled; the first line of each meter.
-            new: to be filled; see `Meters.find`.
-            looking: see there.
-        """
+        present: _Hold | None,
+        force: bool,
+    ) -> Grant | Refusal:
+        """Decide, and write the hold; `present` is what the call holds already. Without a call, only look. Hot."""
         meters = self._meters
         cells = meters.cells
+        own = {cell: held for cell, held, *_ in present[1]} if present is not None else _NOTHING_HELD
+        asked: _Asked = {}
+        new: dict[Meter, Cell] = {}
         grant = want if want > need else need
         shadows = False
         for line in lines:
             meter, limit, base, rate, _, _, shadow, _ = line
             cell = cells.get(meter)
             if cell is None or now >= cell.ends:
-                cell = meters.find(line, now, new, looking)
+                cell = meters.find(line, now, new, call is None)
             if cell in asked:
                 continue
             ends = cell.ends
-            if cell.window and not cell.slides and now + cell.window > ends:
-                ends = now + cell.window
-            asked[cell] = (line, base, rate, ends)
+            if cell.window and not cell.slides and (later := now + cell.window) > ends:
+                ends = later
+            asked[cell] = (line, meter, base, rate, ends)
             if shadow is not None:
                 shadows = True
             elif limit is not None:
                 room = limit - cell.settled - cell.held - base
                 if own:
                     room += own.get(cell, 0)
-                if rate:
-                    most = room // rate
-                    if most < grant:
-                        grant = most
-                elif room < 0:
-                    grant = -1
-        return grant, shadows
-
-    def _take(
-        self, call: str, need: int, want: int, lines: Sequence[Line], now: int, present: _Hold, force: bool
-    ) -> Grant | Refusal:
-        """Decide, and write the hold; `present` is what the call holds already."""
-        (tokens, _), own = present
-        asked: _Asked = {}
-        new: dict[Meter, Cell] = {}
-        grant, shadows = self._decide(need, want, lines, now, own, asked, new, False)
-        if self._meters.ring:
-            self._meters.look_around(now, len(new))
+                if grant * rate > room:
+                    grant = room // rate if rate else -1
+        if meters.ring and call is not None:
+            meters.look_around(now, len(new))
         if grant < need:
             if not force:
                 return _refusal(need, asked, own, now)
             grant = need
-        left_out = _left_out(grant, asked, own, force, present is _NO_HOLD) if shadows else ()
-        rows: list[tuple[Cell, int, int, int]] = []
-        held = dict(own) if own else {}
-        for cell, (line, base, rate, ends) in asked.items():
-            amount = base + grant * rate
+        left_out = _left_out(grant, asked, own, force, present is None) if shadows else ()
+        answer: Grant = _new(Grant, (grant, left_out))
+        if call is None:
+            return answer
+        rows: list[_Taken] = []
+        for cell, (line, meter, base, rate, ends) in asked.items():
+            held = base + grant * rate
             if left_out and line.shadow in left_out:
                 continue
-            if own and (before := own.get(cell)) is not None:
-                if amount > before:
-                    held[cell] = amount
-                    rows.append((cell, cell.held + amount - before, cell.holds, ends))
+            if own and (before := own.pop(cell, None)) is not None:
+                if held <= before:
+                    rows.append((cell, before, cell.held, cell.holds, cell.ends, meter))
+                else:
+                    rows.append((cell, held, cell.held + held - before, cell.holds, ends, meter))
             else:
-                held[cell] = amount
-                rows.append((cell, cell.held + amount, cell.holds + 1, ends))
-        fresh = [cell for cell in new.values() if cell in held] if new else ()
-        answer: Grant = _new(Grant, (grant, left_out))
-        self._write_hold(call, rows, fresh, (answer if grant >= tokens else _new(Grant, (tokens, left_out)), held))
+                rows.append((cell, held, cell.held + held, cell.holds + 1, ends, meter))
+        rows += [(cell, held, cell.held, cell.holds, cell.ends, cell.meter) for cell, held in own.items()]
+        granted = answer
+        if present is not None and present[0].tokens > grant:
+            granted = Grant(present[0].tokens, left_out)
+        self._write_hold(call, rows, new, (granted, rows))
         return answer
 
     def _end(
@@ -285,8 +267,8 @@ class MemoryLedger:
         """Work out the end of a hold. Returns how many of the amounts have met their meter, and whether one is at 0."""
         placed = 0
         at_zero = False
-        for cell, held in present[1].items():
-            new = amounts.get(cell.meter)
+        for cell, held, _, _, _, meter in present[1]:
+            new = amounts.get(meter)
             if new is None:
                 new = 0
             else:
@@ -294,8 +276,8 @@ class MemoryLedger:
             ends = cell.ends
             if cell.window:
                 if not cell.slides:
-                    if now + cell.window > ends:
-                        ends = now + cell.window
+                    if (later := now + cell.window) > ends:
+                        ends = later
                 elif now >= ends:
                     ends = cell.reaches(now)
             settled = cell.settled + new
@@ -305,20 +287,18 @@ class MemoryLedger:
             record += (cell, cell.epoch, new, cell.slot)
         return placed, at_zero
 
-    def _write_hold(
-        self, call: str, rows: list[tuple[Cell, int, int, int]], fresh: Collection[Cell], hold: _Hold
-    ) -> None:
+    def _write_hold(self, call: str, rows: list[_Taken], new: Mapping[Meter, Cell], hold: _Hold) -> None:
         """Write an admission or an extension, all of it: doing it twice is the same as once."""
         try:
-            for cell in fresh:
-                self._meters.stand(cell)
-            for cell, held, holds, ends in rows:
+            for cell, _, held, holds, ends, _ in rows:
+                if new and not cell.standing:
+                    self._meters.stand(cell)
                 cell.held = held
                 cell.holds = holds
                 cell.ends = ends
             self._open[call] = hold
         except BaseException:
-            self._write_hold(call, rows, fresh, hold)
+            self._write_hold(call, rows, new, hold)
             raise
 
     def _write_end(
@@ -348,7 +328,8 @@ class MemoryLedger:
                 self._released[call] = tombstone
             else:
                 self._settled[call] = record
-                self._released.pop(call, None)
+                if self._released:
+                    self._released.pop(call, None)
         except BaseException:
             self._write_end(call, rows, slots, record, tombstone, dropped)
             raise
@@ -358,7 +339,7 @@ def _left_out(grant: int, asked: _Asked, own: Mapping[Cell, int], force: bool, a
     """The shadow groups that do not fit at a grant, in the order of the lines."""
     fits: dict[object, bool] = {}
     holds: set[object] = set()
-    for cell, (line, base, rate, _) in asked.items():
+    for cell, (line, _, base, rate, _) in asked.items():
         group = line.shadow
         if group is None:
             continue
@@ -374,7 +355,7 @@ def _left_out(grant: int, asked: _Asked, own: Mapping[Cell, int], force: bool, a
 def _refusal(need: int, asked: _Asked, own: Mapping[Cell, int], now: int) -> Refusal:
     """Name the line that lacks the most room for `need`; the first of those that lack as much."""
     worst: tuple[int, Line, Cell] | None = None
-    for cell, (line, base, rate, _) in asked.items():
+    for cell, (line, _, base, rate, _) in asked.items():
         if line.limit is None or line.shadow is not None:
             continue
         lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit

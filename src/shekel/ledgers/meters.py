@@ -84,7 +84,7 @@ class Meters:
         while looks and ring:
             looks -= 1
             cell = ring[0]
-            if cell.standing and not cell.is_over(now):
+            if cell.standing and (now < cell.ends or not cell.is_over(now)):
                 ring.rotate(-1)
                 continue
             # Dropped before it leaves the ring: cut off in between, it is met there again.
