@@ -57,6 +57,19 @@ class TestBounds:
             ledger.settle(f"call {n}", {"user": 0})
         assert len(ledger._meters.at_zero) == 1
 
+    def test_no_step_drops_more_than_a_few_of_the_meters_at_zero(self):
+        ledger = MemoryLedger(remember=100)
+        for n in range(100):
+            ledger.settle(f"call {n}", {f"user {n} {k}": 1 for k in range(5)})
+        for n in range(100):
+            ledger.settle(f"call {n}", {})  # all of them wait for the newest call
+        longest = 0
+        for n in range(600):
+            before = len(ledger)
+            ledger.settle(f"other {n}", {"process": 1})
+            longest = max(longest, before - len(ledger))
+        assert (ledger.meters(), longest) == (["process"], 3)
+
     def test_a_meter_that_is_reset_and_holds_nothing_is_dropped(self):
         ledger = MemoryLedger()
         ledger.settle("call", {"user": 5})

@@ -45,14 +45,14 @@ class Ended:
         self.settled: OrderedDict[str, Record] = OrderedDict()
         self.released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
 
-    def let_go(self) -> None:
-        """Forget the oldest, and the meters that only they could have charged."""
+    def let_go(self, added: int) -> None:
+        """Forget the oldest, and some of the meters that only they could have charged: more than a step has added."""
         while len(self.settled) > self._remember:
             self.settled.popitem(last=False)
         while len(self.released) > self._remember:
             self.released.popitem(last=False)
         if self._meters.at_zero:
-            self._meters.drop_uncorrectable(self.settled)
+            self._meters.drop_uncorrectable(self.settled, added)
 
     def correct(
         self,

@@ -2,11 +2,11 @@
 
 Theory of operation. A call is in at most one of three tables:
 
-    _open             call → (what was granted, its rows)         it holds
-    _ended.settled    call → (cell, epoch, amount, slot, …)               it was charged; kept for corrections
-    _ended.released   call → the cells with a window that it held         it ended without a charge: a tombstone
+    _open       call → (what was granted, what it took)    it holds
+    _settled    call → (cell, epoch, amount, slot, …)      it was charged; kept for corrections
+    _released   call → the cells with a window it held     it ended without a charge: a tombstone
 
-A step first works out every new value, then writes them all (`_write`). The values are absolute, so a write that is
+A step first works out every new value, then writes them all (`_write_…`). The values are absolute, so a write that is
 interrupted half way (Ctrl+C may strike between any two lines) is simply done again: a step happens whole or not at
 all. Inside the lock there is arithmetic on a few lines and nothing else; no callback, no I/O, no clock.
 
@@ -135,7 +135,7 @@ class MemoryLedger:
             self._write_end(call, rows, slots, tuple(record), (), dropped)
             if at_zero or self._meters.forgotten:
                 self._meters.sweep([row[0] for row in rows], self._settled)
-            self._ended.let_go()
+            self._ended.let_go(len(rows))
 
     def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. One that is already settled stays so."""
@@ -152,7 +152,7 @@ class MemoryLedger:
             self._write_end(call, rows, (), None, windowed, self.dropped)
             for row in rows:
                 self._meters.drop_if_idle(row[0])
-            self._ended.let_go()
+            self._ended.let_go(len(rows))
 
     def read(self, meter: Meter, now: int = 0) -> Balance:
         """What a meter shows at a time, or as of its last step if that was later. An unknown meter shows zeros."""
@@ -254,7 +254,8 @@ class MemoryLedger:
                     rows.append((cell, held, cell.held + held - before, cell.holds, ends, meter))
             else:
                 rows.append((cell, held, cell.held + held, cell.holds + 1, ends, meter))
-        rows += [(cell, held, cell.held, cell.holds, cell.ends, cell.meter) for cell, held in own.items()]
+        if own:  # of what was not asked for, and of shadows that are left out
+            rows += [(cell, held, cell.held, cell.holds, cell.ends, cell.meter) for cell, held in own.items()]
         granted = answer
         if present is not None and present[0].tokens > grant:
             granted = Grant(present[0].tokens, left_out)

@@ -21,7 +21,7 @@ from .base import Line, Meter
 from .cells import Cell
 
 LOOKS = 2
-"""Cells of the ring that an admission looks at for each that it adds, beside the one that it looks at anyway."""
+"""Cells that a step looks at, in the ring or in the queue, for each that it adds, beside the one it looks at anyway."""
 
 
 class Meters:
@@ -100,10 +100,12 @@ class Meters:
                 self.at_zero.move_to_end(cell)
             self.drop_if_idle(cell)
 
-    def drop_uncorrectable(self, remembered: Container[str]) -> None:
-        """Drop what is still at zero, and was so before the oldest call that is remembered."""
+    def drop_uncorrectable(self, remembered: Container[str], added: int) -> None:
+        """Drop what is still at zero, and was so before the oldest call that is remembered: the next few."""
         at_zero = self.at_zero
-        while at_zero:
+        looks = 1 + LOOKS * added
+        while looks and at_zero:
+            looks -= 1
             cell = next(iter(at_zero))
             if at_zero[cell] in remembered:
                 break
