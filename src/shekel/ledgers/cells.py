@@ -146,11 +146,14 @@ class Cell:
         newest = settled - self.earlier
         if newest:
             past = (*past, self.slot, newest)
-        gone = 0
-        while gone < len(past) and past[gone] < slot - SLOTS:
-            settled -= past[gone + 1]
-            gone += 2
-        return settled, past[gone:]
+        first = slot - SLOTS
+        if past and past[0] < first:
+            gone = 0
+            while gone < len(past) and past[gone] < first:
+                settled -= past[gone + 1]
+                gone += 2
+            past = past[gone:]
+        return settled, past
 
     def corrected(self, more: int, slot: int) -> tuple[int, Past, int]:
         """A sliding meter once what was settled in a slot is more by so much: settled, past and earlier."""
@@ -191,7 +194,7 @@ class Cell:
 
 
 _slots: dict[int, tuple[int, int, int]] = {}
-"""By window: when the slot that was last asked for begins and ends, and its number."""
+"""By window: when the slot that was last asked for begins, its number, and when it ends."""
 
 
 def _slot_at(now: int, window: int) -> tuple[int, int]:
@@ -199,14 +202,14 @@ def _slot_at(now: int, window: int) -> tuple[int, int]:
 
     Nearly always it is the slot that was last asked for: so thousands of cells share two numbers, and do not divide.
     """
-    begins, ends, slot = _slots.get(window, (0, 0, 0))
-    if not begins <= now < ends:
+    last = _slots.get(window)
+    if last is None or not last[0] <= now < last[2]:
         slot = now * SLOTS // window
-        begins, ends = _end(slot - 1, window), _end(slot, window)
+        last = _end(slot - 1, window), slot, _end(slot, window)
         if len(_slots) > 1_000:
             _slots.clear()
-        _slots[window] = (begins, ends, slot)
-    return slot, ends
+        _slots[window] = last
+    return last[1], last[2]
 
 
 def _end(slot: int, window: int) -> int:

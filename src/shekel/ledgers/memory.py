@@ -217,7 +217,7 @@ class MemoryLedger:
             meter, limit, base, rate, _, _, shadow, _ = line
             cell = cells.get(meter)
             if cell is None or now >= cell.ends:
-                cell = meters.find(line, now, new, call is None)
+                cell = meters.find(cell, line, now, new, call is None)
             if cell in asked:
                 continue
             ends = cell.ends

@@ -38,19 +38,22 @@ class Meters:
         self.forgotten: set[Cell] = set()
         self.at_zero: OrderedDict[Cell, str] = OrderedDict()
 
-    def find(self, line: Line, now: int, new: dict[Meter, Cell], looking: bool) -> Cell:
+    def find(self, cell: Cell | None, line: Line, now: int, new: dict[Meter, Cell], looking: bool) -> Cell:
         """The cell of a line, come to the present; a new one if there is none or if it is over.
 
         Args:
+            cell: what stands in the table; with many meters, most that slide are met in another slot than before.
             line: what is asked of the meter.
             now: microseconds since the epoch.
             new: cells that are not in the table, by meter; what is made here is added.
             looking: whether nothing may change: then what would is a copy, in `new`.
         """
-        cell = new.get(line.meter)
-        if cell is not None:
+        if cell is not None and cell.slides and not looking and now < cell.ends + cell.window:
+            cell.pass_to(now)
             return cell
-        cell = self.cells.get(line.meter)
+        known = new.get(line.meter)
+        if known is not None:
+            return known
         if cell is not None:
             if looking:
                 cell = new[line.meter] = copy.copy(cell)
