@@ -29,6 +29,7 @@ from shekel import ShekelInstrumentor, budget
 
 from .apis import APIS, Api, replay, use
 from .floor import Floor, Listener
+from .speed import Speed
 
 LONG, SHORT = 4_000, 20
 PARSED = 200
@@ -116,11 +117,11 @@ Call = Callable[[], Awaitable[None]]
 Times = tuple[list[float], list[float], list[float]]
 """Seconds of CPU of the plain SDK, the floor and Shekel, round by round."""
 
-Slopes = list[float]
-"""Seconds of CPU that each chunk of a long stream adds, round by round; empty for other rows."""
+Slopes = list[tuple[float, float]]
+"""Seconds of CPU that each chunk of a long stream adds, as measured and at full speed, round by round; else empty."""
 
 
-async def measure(case: Case, rounds: int) -> tuple[Times, Slopes]:
+async def measure(case: Case, rounds: int, speed: Speed) -> tuple[Times, Slopes]:
     """Measure one row."""
     streamed = case.chunks > 0
     body = case.api.stream(min(case.chunks, PARSED)) if streamed else case.api.answer
@@ -139,11 +140,11 @@ async def measure(case: Case, rounds: int) -> tuple[Times, Slopes]:
                 chunks[PARSED // 4 : PARSED // 2] *= LONG * 4 // PARSED - 3
                 stack.callback(replay(type(answer), chunks, is_async=case.is_async))
                 replayed.append(chunks)
-        return await _measure(calls[0], calls[1], case, rounds, replayed)
+        return await _measure(calls[0], calls[1], case, rounds, replayed, speed)
 
 
 async def _measure(
-    plain: Call, wrapped: Call, case: Case, rounds: int, replayed: list[list[Any]]
+    plain: Call, wrapped: Call, case: Case, rounds: int, replayed: list[list[Any]], speed: Speed
 ) -> tuple[Times, Slopes]:
     listener = Listener()
     with instrumented(listener.tracer_provider, listener.meter_provider), limited(case.limits):
@@ -172,6 +173,7 @@ async def _measure(
     with instrumented(dropping_tracer_provider(), meter_provider), limited(case.limits):
         for turn in range(rounds + WARM_UP):
             took = [0.0, 0.0, 0.0]
+            share = speed.share()
             for which in (0, 1, 2) if turn % 2 else (2, 1, 0):
                 took[which] = await seconds(variants[which])
             if replayed:
@@ -181,7 +183,8 @@ async def _measure(
                 for kept, each in zip(times, took, strict=True):
                     kept.append(each)
                 if replayed:
-                    slopes.append((took[2] - took[0] - least) / (LONG - SHORT))
+                    slope = (took[2] - took[0] - least) / (LONG - SHORT)
+                    slopes.append((slope, slope * (share + speed.share()) / 2))
     return times, slopes
 
 
@@ -229,21 +232,26 @@ def main() -> None:
     options = parser.parse_args()
     print("µs of CPU; medians, ± half the interquartile range. A long stream is divided by its chunks, which were")
     print("parsed before: what is added holds the whole call's share. The last column is without it: by how much a")
-    print("long stream adds more than one of 20 such chunks in the same round, for each chunk that it is longer.")
-    print(f"{'':<50}{'plain SDK':>10}{'floor adds':>16}{'Shekel adds':>20}{'× floor':>12}{'a chunk adds':>14}")
+    print("long stream adds more than one of 20 such chunks in the same round, for each chunk that it is longer; and")
+    print("that at the machine's full speed (speed.py).")
+    print(f"{'':<50}{'plain SDK':>10}{'floor adds':>16}{'Shekel adds':>20}{'× floor':>12}", end="")
+    print(f"{'a chunk adds':>14}{'at full speed':>20}")
+    speed = Speed()
     with asyncio.Runner() as loop:
         for case in cases():
             if not set(options.only) <= set(case.name.split()):
                 continue
             gc.collect()
-            (plain, floor, ours), slopes = loop.run(measure(case, options.rounds))
+            (plain, floor, ours), slopes = loop.run(measure(case, options.rounds, speed))
             per = LONG if case.chunks == LONG else 1
             base = statistics.median(plain) * 1e6 / per
             row = f"{case.name:<42}{'/chunk' if per > 1 else '':<8}{base:>10.{2 if per > 1 else 0}f}"
             row += f"{added(floor, plain, per):<20}{added(ours, plain, per):<20}"
             if slopes:
-                low, middle, high = statistics.quantiles([slope * 1e6 for slope in slopes], n=4)
-                row += f"{'':<8}{middle:>14.3f} ±{(high - low) / 2:.3f}"
+                row += " " * 8
+                for each in zip(*slopes, strict=True):
+                    low, middle, high = statistics.quantiles([slope * 1e6 for slope in each], n=4)
+                    row += f"{middle:>14.3f} ±{(high - low) / 2:.3f}"
             else:
                 row += f"{_quartiles(ours, plain)[1] / _quartiles(floor, plain)[1]:>8.2f}"
             print(row, flush=True)

@@ -1,6 +1,6 @@
 """What the ledger in memory costs: admit + settle pairs per second, and the memory of an idle meter.
 
-    python benchmarks/ledger.py
+    python -m benchmarks.ledger
 
 One thread, three meters per call, as with a budget in a budget and a user's own. The meters of a call are taken at
 random from a given number of live ones; the speed must not depend on that number. They are named as the program names
@@ -14,6 +14,8 @@ they are made here for a few calls at a time; thousands that lie ready would be 
 so that what else runs on the machine counts less. The numbers of meters are measured in turn, in many rounds, so that a
 slow moment of the machine meets all alike; what a hundred thousand take more than a thousand is the median of the
 differences within a round.
+
+The same **at full speed** is what a pair takes while nobody else slows the machine down; see `speed.py`.
 
 **What memory alone takes** is measured beside it: the same names looked up in a dict of plain objects, with two numbers
 read and two written for each. No ledger can be flatter than that.
@@ -32,6 +34,8 @@ from typing import TypeAlias
 from shekel.budgets.slots import Meter
 from shekel.ledgers.base import Grant, Line
 from shekel.ledgers.memory import REMEMBERED, MemoryLedger
+
+from .speed import Speed
 
 METERS_PER_CALL = 3
 SIZES = (1, 10, 1_000, 100_000)
@@ -141,26 +145,36 @@ class Live:
         return seconds
 
 
-def speeds(window: int, slides: bool, *, rounds: int = ROUNDS) -> dict[str, tuple[dict[int, float], float]]:
+def speeds(
+    window: int, slides: bool, speed: Speed, *, rounds: int = ROUNDS
+) -> dict[str, tuple[dict[int, float], float]]:
     """Pairs per second by number of meters, and the µs that a pair takes more with 100,000 than with 1,000.
 
-    Of the ledger ("pairs"), and of memory alone ("alone").
+    Of the ledger as measured and at full speed, and of memory alone, at full speed as well.
     """
     lives = [Live(meters, window, slides) for meters in SIZES]
     gc.collect()
     for live in lives:
         live.seconds(live.pairs, WARM_UP * CALLS)
     told = {}
-    results: dict[str, list[dict[int, float]]] = {"pairs": [], "alone": []}
+    measured, full, alone = "as measured", "at full speed", "memory alone"
+    results: dict[str, list[dict[int, float]]] = {measured: [], full: [], alone: []}
     for _ in range(rounds):
-        results["pairs"].append({live.meters: live.seconds(live.pairs) for live in lives})
-        results["alone"].append({live.meters: live.seconds(live.alone) for live in lives})
+        for each in results.values():
+            each.append({})
+        for live in lives:
+            share = speed.share()
+            pairs, memory = live.seconds(live.pairs), live.seconds(live.alone)
+            share = (share + speed.share()) / 2
+            results[measured][-1][live.meters] = pairs
+            results[full][-1][live.meters] = pairs * share
+            results[alone][-1][live.meters] = memory * share
     for live in lives:
         assert isinstance(live.ledger.admit("last", 1, 1, [live.line(0)], BEGIN), Grant)
     for what, each in results.items():
-        pairs = {meters: CALLS / statistics.median([result[meters] for result in each]) for meters in SIZES}
+        by_size = {meters: CALLS / statistics.median([result[meters] for result in each]) for meters in SIZES}
         more = statistics.median([result[100_000] - result[1_000] for result in each])
-        told[what] = (pairs, more / CALLS * 1e6)
+        told[what] = (by_size, more / CALLS * 1e6)
     return told
 
 
@@ -202,10 +216,11 @@ def main() -> None:
     """Print the tables."""
     print(f"memory ledger, {METERS_PER_CALL} meters per call, one thread, median of {ROUNDS} rounds")
     print("pairs per CPU second" + "".join(f"  {size:>9,}" for size in SIZES) + "  live meters; µs more from 1,000 on")
+    speed = Speed()
     for name, window in WINDOWS.items():
-        for what, (pairs, more) in speeds(*window).items():
-            row = f"{name if what == 'pairs' else 'memory alone':>20}"
-            print(row + "".join(f"  {pairs[size]:>9,.0f}" for size in SIZES) + f"  {more:.2f}", flush=True)
+        print(name)
+        for what, (pairs, more) in speeds(*window, speed).items():
+            print(f"{what:>20}" + "".join(f"  {pairs[size]:>9,.0f}" for size in SIZES) + f"  {more:.2f}", flush=True)
     print("bytes per idle meter:")
     for name, window in WINDOWS.items():
         print(f"{name:>20}  {bytes_per_idle_meter(*window):>9,.0f}")
