@@ -36,7 +36,7 @@ def state() -> Any:
     """Everything that a question must leave as it is."""
     runtime = the_runtime()
     meters = {
-        repr(meter): (cell.settled, cell.held, cell.holds, cell.records, cell.last, cell.epoch, cell.window)
+        repr(meter): (cell.settled, cell.held, cell.holds, cell.past, cell.ends, cell.epoch, cell.window)
         for meter, cell in runtime.ledger._meters.cells.items()
     }
     tables = (len(runtime.ledger._open), len(runtime.ledger._settled), len(runtime.ledger._released))
