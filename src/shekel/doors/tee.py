@@ -120,7 +120,7 @@ class _Watch:
         call = self._call
         if kind is GeneratorExit:
             late.put(partial(_dropped, call, self._closing()))
-        elif self._cut:
+        elif self._cut and (error is None or isinstance(error, Exception)):  # a cancelled task stays cancelled
             raise _refusal(call) from None
         else:
             ended(call, error)
