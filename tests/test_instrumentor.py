@@ -28,7 +28,13 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 CLASSES = [
     client
     for sdk in (openai, anthropic)
-    for client in (sdk._base_client.SyncAPIClient, sdk._base_client.AsyncAPIClient, sdk._base_client.BaseClient)
+    for client in (
+        sdk._base_client.SyncAPIClient,
+        sdk._base_client.AsyncAPIClient,
+        sdk._base_client.BaseClient,
+        sdk.Stream,
+        sdk.AsyncStream,
+    )
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -15,26 +16,29 @@ from ..settlement import Outcome
 class CloseHook:
     """Shadows `close` or `aclose` of one HTTP response, because helpers close the response and not the stream.
 
-    While the tee itself is running, the SDK's iterator closes the response at its own end: that is not early. It takes
-    itself off at the first close. Until then it and the response hold each other, and it must be so: a garbage
+    While the tee or the SDK's iterator is running, that iterator closes the response at its own end: that is not early.
+    It takes itself off at the first close. Until then it and the response hold each other, and it must be so: a garbage
     collection clears weak references first, and then has the SDK's iterator close the response through this hook.
     """
 
-    __slots__ = ("_call", "_former", "_response", "_tee", "quiet")
+    __slots__ = ("_call", "_former", "_inner", "_response", "_tee", "quiet")
     name = ""
 
     def __init__(self, response: Any, call: Call) -> None:
         self._response = response
         self._call = call
         self._former = response.__dict__.get(self.name)
+        self._inner: Any = None
         self._tee: Any = None
         self.quiet = False
         """Set while the body is being read whole: the close at its end is counted by the reading."""
         setattr(response, self.name, self)
 
-    def watch(self, tee: Any) -> None:
-        """Know the tee that reads this response."""
+    def watch(self, tee: Any, inner: Any) -> None:
+        """Know the tee that reads this response, and the SDK's iterator, which a loop may run without the tee."""
         self._tee = ref(tee)
+        with suppress(TypeError):  # somebody's own iterator may have no weak references
+            self._inner = ref(inner)
 
     def _take_off(self) -> tuple[Any, bool]:
         """What to close with, and whether the program closes early."""
@@ -52,11 +56,15 @@ class CloseHook:
             # The tee was collected, and has handed the call over to be finished later. This close may come from a
             # finaliser of the SDK's, in the middle of a lock of ours: nothing may be finished here.
             return close, False
-        return close, not (tee.gi_running if hasattr(tee, "gi_running") else tee.ag_running)
+        return close, not (_runs(tee) or (self._inner is not None and _runs(self._inner())))
 
     def _closed(self) -> None:
         whole = self._tee is None and bool(getattr(self._response, "is_stream_consumed", False))
         closed(self._call, whole=whole)
+
+
+def _runs(generator: Any) -> bool:
+    return bool(getattr(generator, "gi_running", False) or getattr(generator, "ag_running", False))
 
 
 class SyncCloseHook(CloseHook):

@@ -366,7 +366,7 @@ class Passage:
         def make(inner: Any) -> Any:
             tee = (async_tee if is_async else sync_tee)(inner, reader, call, response, hide)
             if hook is not None:
-                hook.watch(tee)
+                hook.watch(tee, inner)
             return tee
 
         if "_iterator" in stream.__dict__:

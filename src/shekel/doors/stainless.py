@@ -7,6 +7,8 @@ Four seams of each `_base_client` client class, sync and async:
     _process_response    where a raw answer is at hand, before somebody else's span ends
     _sleep_for_retry     between attempts: why the former one failed
 
+and the loop over a stream, where ours may take the place of the SDK's (see `loops`).
+
 The result is taken where the SDK parses (`options.post_parser`), the stream at `_iterator` and at the response's close.
 The SDK's own object is returned, always. Nothing here decides about money: that is the gate's.
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import faults
 from ..providers import find_endpoint
-from . import errors
+from . import errors, loops
 from .answers import ResultHook, passage_of
 from .hiding import passing
 from .passage import Passage
@@ -51,6 +53,7 @@ class Sdk:
 SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
 
 _CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
+_LOOPS = (("Stream", "__iter__"), ("AsyncStream", "__aiter__"))
 _OURS = "_shekel"
 """What marks the wrappers of a door."""
 
@@ -106,6 +109,10 @@ class Door:
                 # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
                 if "request" in subclass.__dict__:
                     self._place(subclass, "request", self._async_request if is_async else self._sync_request)
+        for name, seam in _LOOPS:
+            owner = getattr(module, name, None)
+            if isinstance(owner, type) and loops.is_known(owner.__dict__.get(seam)):
+                self._place(owner, seam, self._loop)
         return True
 
     def remove(self) -> None:
@@ -306,6 +313,10 @@ class Door:
             return await former(client, *args, **kwargs)
 
         return _sleep_for_retry
+
+    def _loop(self, former: Any) -> Any:
+        live = self._current
+        return loops.instead_of(former, lambda: self._current == live)
 
     def _retrying(self, arguments: dict[str, Any]) -> None:
         try:

@@ -15,7 +15,9 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from .. import faults, late
 from ..call import Call
@@ -36,8 +38,10 @@ def sync_tee(
         response: the HTTP response, closed when the stream is cut or dropped.
         hide_usage: whether the extra usage chunk is to be kept back, because we asked for it.
     """
-    tee = reader.hand_on(inner, _Watch(inner, reader, call, response, hide_usage))
+    watch = Watch(inner, reader, call, response, hide_usage)
+    tee = reader.hand_on(inner, watch)
     next(tee)
+    _watches[tee] = ref(watch)
     return tee
 
 
@@ -45,30 +49,51 @@ def async_tee(
     inner: AsyncIterator[Any], reader: StreamReader, call: Call, response: Any, hide_usage: bool
 ) -> AsyncGenerator[Any, None]:
     """A primed tee for an async stream; see `sync_tee`."""
-    tee = reader.hand_on_async(inner, _AsyncWatch(inner, reader, call, response, hide_usage))
+    watch = _AsyncWatch(inner, reader, call, response, hide_usage)
+    tee = reader.hand_on_async(inner, watch)
     with suppress(StopIteration):
         tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
+    _watches[tee] = ref(watch)
     return tee
 
 
-class _Watch:
-    """Looks at the chunks of one stream that need attention, and sees its end; see `Watch` of the readers."""
+_watches: WeakKeyDictionary[Any, ref[Watch]] = WeakKeyDictionary()
+"""By tee. Its watch is held by it alone: a watch may lead back to the stream and the tee, which could never go."""
 
-    __slots__ = ("_call", "_cut", "_hide_usage", "_inner", "_reader", "_response")
+
+def watch_of(iterator: Any) -> Watch | None:
+    """What watches the stream, if its iterator is a tee."""
+    if type(iterator) not in (GeneratorType, AsyncGeneratorType):
+        return None
+    found = _watches.get(iterator)
+    return None if found is None else found()
+
+
+class Watch:
+    """Looks at the chunks of one stream that need attention, and sees its end; see `Watch` of the readers.
+
+    Attributes:
+        inner: the SDK's own iterator.
+        reader: counts the chunks.
+        over: whether the stream's end was seen.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_cut", "_hide_usage", "_response", "inner", "over", "reader")
 
     def __init__(self, inner: Any, reader: StreamReader, call: Call, response: Any, hide_usage: bool) -> None:
-        self._inner = inner
-        self._reader = reader
+        self.inner = inner
+        self.reader = reader
         self._call = call
         self._response = response
         self._hide_usage = hide_usage
         self._cut = False
+        self.over = False
 
     def __enter__(self) -> None:
         pass
 
     def feed(self, chunk: Any) -> bool:
-        reader = self._reader
+        reader = self.reader
         try:
             return reader.feed(chunk)
         except Exception as error:
@@ -78,7 +103,7 @@ class _Watch:
     def look(self, chunk: Any) -> bool:
         verdict = self._verdict(chunk)
         if verdict is _CUT:
-            for close in (getattr(self._inner, "close", None), self._response.close):
+            for close in (getattr(self.inner, "close", None), self._response.close):
                 if close is not None:
                     try:
                         close()
@@ -89,7 +114,7 @@ class _Watch:
     async def look_async(self, chunk: Any) -> bool:
         verdict = self._verdict(chunk)
         if verdict is _CUT:
-            for close in (getattr(self._inner, "aclose", None), self._response.aclose):
+            for close in (getattr(self.inner, "aclose", None), self._response.aclose):
                 if close is not None:
                     try:
                         await close()
@@ -99,7 +124,7 @@ class _Watch:
 
     def _verdict(self, chunk: Any) -> object:
         """What becomes of the stream. The chunk that is too much is handed on: it is paid for."""
-        call, reader = self._call, self._reader
+        call, reader = self._call, self.reader
         if self._cut:  # and the iterator went on, although it is closed
             raise _refusal(call)
         try:
@@ -119,7 +144,8 @@ class _Watch:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         call = self._call
         if kind is GeneratorExit:
-            late.put(partial(_dropped, call, self._closing()))
+            if not self.over:
+                late.put(partial(_dropped, call, self._closing()))
         elif self._cut and (error is None or isinstance(error, Exception)):  # a cancelled task stays cancelled
             raise _refusal(call) from None
         else:
@@ -133,8 +159,8 @@ class _Watch:
         return close
 
 
-class _AsyncWatch(_Watch):
-    """`_Watch` for an async stream; made where the stream is, because it needs that loop."""
+class _AsyncWatch(Watch):
+    """`Watch` for an async stream; made where the stream is, because it needs that loop."""
 
     __slots__ = ("_loop",)
 

@@ -161,10 +161,15 @@ class ChatReader(_Reader):
         return usage
 
     def _left(self, chunk: Any, choice: Any) -> None:
-        """The stream is left. Its last chunk, and its last choice, may have been counted for their text alone."""
+        """A loop is left. Its last chunk, and its last choice, may have been counted for their text alone.
+
+        Another loop over the same stream may have read further: what it was told stays, as usage only grows.
+        """
         with suppress(Exception):
             self._ended_by(choice)
-            self._said(chunk)
+            self._id = self._id or string(get(chunk, "id"))
+            if self._usage is None or get(chunk, "usage").completion_tokens >= self._usage.completion_tokens:
+                self._said(chunk)
 
     def _ended_by(self, choice: Any) -> None:
         reason = string(get(choice, "finish_reason"))
