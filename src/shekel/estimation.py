@@ -16,6 +16,8 @@ from collections import deque
 from dataclasses import dataclass
 from math import ceil
 
+from .facts import fact
+
 _ASCII = bytes(range(0x80))
 _NOT_LEADS = bytes(range(0xC0))  # ASCII and continuation bytes
 _LEADS_OF_TWO = bytes(range(0xC0, 0xE0))
@@ -24,7 +26,7 @@ _FEW = 8
 """Characters, of a chunk of a stream, that are sooner counted one by one than encoded."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Text:
     """How long a text is: bytes of UTF-8, by the width of the encoded character.
 

@@ -172,8 +172,9 @@ class Runtime:
         Args:
             other: a provider that a client uses for spans of its own.
         """
-        now = (self.teller.provider(), trace.get_tracer_provider(), other)
-        if all(each is seen for each, seen in zip(now, self._seen, strict=True)):
+        now = own, common, _ = self.teller.provider(), trace.get_tracer_provider(), other
+        seen = self._seen
+        if own is seen[0] and common is seen[1] and other is seen[2]:
             return
         with self._lock:
             for provider in now:

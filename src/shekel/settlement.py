@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from .facts import fact
 from .providers.base import Answer
 from .usage import Usage
 
@@ -78,7 +79,7 @@ class Failure:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Cost:
     """What a call cost, in nano-dollars.
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .facts import fact
 
-@dataclass(frozen=True, slots=True)
+
+@fact
 class Usage:
     """What a call consumed, in tokens unless said otherwise.
 

@@ -8,14 +8,15 @@ reads attributes or mapping keys of whatever object it is given, and takes missi
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from shekel.estimation import Rates, Text
+from shekel.facts import fact
 from shekel.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Request:
     """The facts of one request, read from its body.
 
@@ -56,7 +57,7 @@ class Request:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Answer:
     """The facts of one complete answer.
 

@@ -28,7 +28,9 @@ def read_chat(answer: Any) -> Answer:
         message = get(choice, "message")
         _generated_message(walk, message)
         if not (counted and counted.reasoning):
-            walk.content(get(message, "reasoning_content") or get(message, "reasoning"), _TEXT_ONLY, "reasoning")
+            shown = get(message, "reasoning_content") or get(message, "reasoning")
+            if shown is not None:
+                walk.content(shown, _TEXT_ONLY, "reasoning")
     return Answer(
         usage=counted,
         id=string(get(answer, "id")),
@@ -41,9 +43,12 @@ def read_chat(answer: Any) -> Answer:
 def read_chat_usage(usage: Any, tier: Any = None) -> Usage:
     """Usage of Chat Completions, from the SDK's object or a mapping."""
     sent, made = get(usage, "prompt_tokens_details"), get(usage, "completion_tokens_details")
+    read, written = integer(get(usage, "prompt_tokens")), integer(get(usage, "completion_tokens"))
+    if sent is None and made is None:
+        return Usage(input=read, output=written, service_tier=string(tier))
     return Usage(
-        input=integer(get(usage, "prompt_tokens")),
-        output=integer(get(usage, "completion_tokens")),
+        input=read,
+        output=written,
         cache_read=integer(get(sent, "cached_tokens")),
         cache_write=integer(get(sent, "cache_write_tokens")),
         reasoning=integer(get(made, "reasoning_tokens")),
@@ -119,15 +124,22 @@ def _images_made(response: Any, made: Any) -> tuple[ModelUsage, ...]:
 
 def _generated_message(walk: Walk, message: Any) -> None:
     """What a chat message generated, without reasoning."""
-    for name in ("content", "refusal"):
-        walk.content(get(message, name), _TEXT_ONLY, name)
-    calls = [get(message, "function_call")]
-    for call in items(get(message, "tool_calls")):
-        calls += [get(call, "function"), get(call, "custom")]
-    for call in calls:
-        for name in ("name", "arguments", "input"):
-            walk.content(get(call, name), {}, name)
-    walk.content(get(get(message, "audio"), "transcript"), {}, "audio")
+    walk.content(get(message, "content"), _TEXT_ONLY, "content")
+    if (refusal := get(message, "refusal")) is not None:
+        walk.content(refusal, _TEXT_ONLY, "refusal")
+    if (function := get(message, "function_call")) is not None:
+        _called(walk, function)
+    if (calls := get(message, "tool_calls")) is not None:
+        for call in items(calls):
+            _called(walk, get(call, "function"))
+            _called(walk, get(call, "custom"))
+    if (audio := get(message, "audio")) is not None:
+        walk.content(get(audio, "transcript"), {}, "audio")
+
+
+def _called(walk: Walk, call: Any) -> None:
+    for name in ("name", "arguments", "input"):
+        walk.content(get(call, name), {}, name)
 
 
 def _generated_item(walk: Walk, item: Any, *, with_reasoning: bool) -> None:
