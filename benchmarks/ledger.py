@@ -2,11 +2,14 @@
 
     python -m benchmarks.ledger
 
-One thread, three meters per call, as with a budget in a budget and a user's own. The meters of a call are taken at
-random from a given number of live ones; the speed must not depend on that number. They are named as the program names
-them: two of three are a budget's (an object, that the budget keeps), one of three is a policy's (row, value and period,
-made anew for each call, so that it is hashed and compared each time). Windows are an hour long, and a thousand calls
-come in a second of the ledger's time.
+One thread, three meters per call, as with a budget in a budget and a user's own, taken from a given number of live
+ones. They are named as the program names them: a budget's by an object that the budget keeps, a policy's by row, value
+and period, made anew for each call, so that it is hashed and compared each time. Windows are an hour long, and a
+thousand calls come in a second of the ledger's time. Which meters a call has:
+
+    as in use    one budget around all calls; one of every hundred meters, as a customer's; one of all others, as a
+                 user's. The last two are a policy's.
+    at random    three of all, two of three a budget's. No program does that; it is the worst for the processor.
 
 **In the number**: both steps, with the loop around them, the garbage collector as it comes, and the cells, which are in
 no cache where there are many. **Not in it**: making the lines and amounts. A call makes them just before the step, so
@@ -18,7 +21,8 @@ differences within a round.
 The same **at full speed** is what a pair takes while nobody else slows the machine down; see `speed.py`.
 
 **What memory alone takes** is measured beside it: the same names looked up in a dict of plain objects, with two numbers
-read and two written for each. No ledger can be flatter than that.
+read and two written for each. No ledger can be flatter than that. It takes no instruction more for more meters: those
+are counted in tests/ledgers/test_cost.py.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ HOUR = 3_600_000_000
 BEGIN = 1_800_000_000_000_000
 """Microseconds since the epoch at which the clock of this benchmark begins."""
 
+SHAPES = ("as in use", "at random")
+
 WINDOWS = {"total": (0, False), "sliding": (HOUR, True), "session": (HOUR, False)}
 """Length in microseconds, and whether it slides."""
 
@@ -79,12 +85,15 @@ class Live:
         meters: how many.
         window: microseconds, 0 for meters that never forget.
         slides: whether the window slides.
+        shape: which meters a call has.
     """
 
-    def __init__(self, meters: int, window: int, slides: bool) -> None:
+    def __init__(self, meters: int, window: int, slides: bool, shape: str = SHAPES[1]) -> None:
         self.meters = meters
         self.window = window
         self.slides = slides
+        self.in_use = shape == SHAPES[0]
+        self.customers = max(1, meters // 100)
         self.budgets = [Meter(f"budget {n}") for n in range(meters)]
         self.ledger = MemoryLedger()
         self.plain = {meter: Plain(meter) for meter in (self.line(n).meter for n in range(meters))}
@@ -98,15 +107,26 @@ class Live:
 
     def line(self, n: int) -> Line:
         """What a call asks of the nth meter."""
-        meter = self.budgets[n] if n % 3 else (ROW, f"user {n}", None)
+        policys = n > 0 if self.in_use else n % 3 == 0
+        meter = (ROW, f"user {n}", None) if policys else self.budgets[n]
         return Line(meter, LIMIT, 1_000, 10, self.window, self.slides)
+
+    def numbers(self) -> list[int]:
+        """Which meters the next call has."""
+        meters, below = self.meters, self.rng.randrange
+        if meters < METERS_PER_CALL:
+            return list(range(meters))
+        if not self.in_use:
+            return self.rng.sample(range(meters), METERS_PER_CALL)
+        first = 1 + self.customers
+        return [0, 1 + below(self.customers), first + below(meters - first)]
 
     def made(self, calls: int) -> list[Pair]:
         """The arguments of the next calls, a millisecond apart."""
         made = []
         for _ in range(calls):
             self.calls += 1
-            lines = [self.line(n) for n in self.rng.sample(range(self.meters), min(self.meters, METERS_PER_CALL))]
+            lines = [self.line(n) for n in self.numbers()]
             amounts: dict[object, int] = {line.meter: 900 for line in lines}
             made.append((f"call {self.calls}", lines, amounts, BEGIN + 1_000 * self.calls))
         return made
@@ -146,13 +166,13 @@ class Live:
 
 
 def speeds(
-    window: int, slides: bool, speed: Speed, *, rounds: int = ROUNDS
+    window: int, slides: bool, shape: str, speed: Speed, *, rounds: int = ROUNDS
 ) -> dict[str, tuple[dict[int, float], float]]:
     """Pairs per second by number of meters, and the µs that a pair takes more with 100,000 than with 1,000.
 
     Of the ledger as measured and at full speed, and of memory alone, at full speed as well.
     """
-    lives = [Live(meters, window, slides) for meters in SIZES]
+    lives = [Live(meters, window, slides, shape) for meters in SIZES]
     gc.collect()
     for live in lives:
         live.seconds(live.pairs, WARM_UP * CALLS)
@@ -217,10 +237,13 @@ def main() -> None:
     print(f"memory ledger, {METERS_PER_CALL} meters per call, one thread, median of {ROUNDS} rounds")
     print("pairs per CPU second" + "".join(f"  {size:>9,}" for size in SIZES) + "  live meters; µs more from 1,000 on")
     speed = Speed()
-    for name, window in WINDOWS.items():
-        print(name)
-        for what, (pairs, more) in speeds(*window, speed).items():
-            print(f"{what:>20}" + "".join(f"  {pairs[size]:>9,.0f}" for size in SIZES) + f"  {more:.2f}", flush=True)
+    for shape in SHAPES:
+        for name, window in WINDOWS.items():
+            print(f"{name}, meters {shape}")
+            for what, (pairs, more) in speeds(*window, shape, speed).items():
+                print(
+                    f"{what:>20}" + "".join(f"  {pairs[size]:>9,.0f}" for size in SIZES) + f"  {more:.2f}", flush=True
+                )
     print("bytes per idle meter:")
     for name, window in WINDOWS.items():
         print(f"{name:>20}  {bytes_per_idle_meter(*window):>9,.0f}")

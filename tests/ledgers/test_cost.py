@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import random
 import statistics
+import sys
 import time
 import tracemalloc
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
@@ -36,7 +39,48 @@ def charged(lines: list[Line], *, remember: int = 10) -> MemoryLedger:
     return ledger
 
 
+def instructions(step: Callable[[], object]) -> int:
+    """How many instructions of Python a step takes, its calls included."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        step()
+    finally:
+        sys.settrace(former)
+    return count
+
+
 class TestSpeed:
+    @pytest.mark.parametrize("later", [0, HOUR // 50], ids=["in the same slot", "in a later slot"])
+    def test_the_same_instructions_for_any_number_of_live_meters(self, kind, later):
+        """From ten meters to a hundred thousand: each call of three takes as many instructions."""
+        taken = {}
+        for meters in (10, 1_000, 100_000):
+            lines = lines_of(meters, kind)
+            ledger = charged(lines)
+            rng = random.Random(0)
+            taken[meters] = []
+            for n in range(3):
+                own = rng.sample(lines, 3)
+                amounts = {line.meter: 900 for line in own}
+
+                def pair(call=f"call {n}", own=own, amounts=amounts, ledger=ledger):
+                    ledger.admit(call, 16, 256, own, NOW + later)
+                    ledger.settle(call, amounts, NOW + later)
+
+                taken[meters].append(instructions(pair))
+        assert taken[1_000] == taken[100_000]
+        assert taken[10][0] == taken[1_000][0]  # of ten, the second call may meet a meter of the first
+        assert min(taken[10]) > 300
+
     def test_does_not_depend_on_the_number_of_live_meters(self, kind):
         """Two ledgers in turn, a hundred times as many meters in one: what grew with them would be a hundred times."""
         sets = {meters: lines_of(meters, kind) for meters in (300, 30_000)}

@@ -76,7 +76,7 @@ class Cell:
         self.ends = until if window > 0 else 0
         self.standing = False
         if self.slides:
-            self.slot, self.ends = _slot_at(now, window)
+            _, self.slot, self.ends = _slot_at(now, window)
         else:
             self.ends = self.reaches(now)
 
@@ -108,7 +108,9 @@ class Cell:
         if now < self.ends or self.window <= 0:
             return self.settled
         if self.slides:
-            return self._at(_slot_at(now, self.window)[0])[0]
+            first = _slot_at(now, self.window)[1] - SLOTS
+            settled = _slid(self.settled, self.past, first)[0]
+            return settled - (self.settled - self.earlier) if self.slot < first else settled
         return self.settled if self.holds else 0
 
     def is_over(self, now: int) -> bool:
@@ -132,28 +134,21 @@ class Cell:
 
     def pass_to(self, now: int) -> None:
         """Let a sliding cell come to a slot after its newest: what slides out goes. All of it, whatever strikes."""
-        slot, ends = _slot_at(now, self.window)
-        settled, past = self._at(slot)
+        last = _slots.get(self.window)
+        if last is None or now >= last[2] or now < last[0]:
+            last = _slot_at(now, self.window)
+        _, slot, ends = last
+        settled, past = self.settled, self.past
+        newest = settled - self.earlier
+        if newest:
+            past = (*past, self.slot, newest)
+        if past and past[0] < slot - SLOTS:
+            settled, past = _slid(settled, past, slot - SLOTS)
         try:
             self.settled, self.past, self.earlier, self.slot, self.ends = settled, past, settled, slot, ends
         except BaseException:
             self.settled, self.past, self.earlier, self.slot, self.ends = settled, past, settled, slot, ends
             raise
-
-    def _at(self, slot: int) -> tuple[int, Past]:
-        """What counts in a slot after the newest: the sum, and slot by slot."""
-        settled, past = self.settled, self.past
-        newest = settled - self.earlier
-        if newest:
-            past = (*past, self.slot, newest)
-        first = slot - SLOTS
-        if past and past[0] < first:
-            gone = 0
-            while gone < len(past) and past[gone] < first:
-                settled -= past[gone + 1]
-                gone += 2
-            past = past[gone:]
-        return settled, past
 
     def corrected(self, more: int, slot: int) -> tuple[int, Past, int]:
         """A sliding meter once what was settled in a slot is more by so much: settled, past and earlier."""
@@ -182,7 +177,7 @@ class Cell:
         """
         if not self.slides:
             return None
-        current = self.slot if now < self.ends else _slot_at(now, self.window)[0]
+        current = self.slot if now < self.ends else _slot_at(now, self.window)[1]
         slots = (*self.past, self.slot, self.settled - self.earlier, current, held)
         for at in range(0, len(slots), 2):
             if slots[at] >= current - SLOTS:
@@ -197,8 +192,8 @@ _slots: dict[int, tuple[int, int, int]] = {}
 """By window: when the slot that was last asked for begins, its number, and when it ends."""
 
 
-def _slot_at(now: int, window: int) -> tuple[int, int]:
-    """In which slot of a window a time lies, and when that ends.
+def _slot_at(now: int, window: int) -> tuple[int, int, int]:
+    """The slot of a window in which a time lies: when it begins, its number, and when it ends.
 
     Nearly always it is the slot that was last asked for: so thousands of cells share two numbers, and do not divide.
     """
@@ -209,7 +204,16 @@ def _slot_at(now: int, window: int) -> tuple[int, int]:
         if len(_slots) > 1_000:
             _slots.clear()
         _slots[window] = last
-    return last[1], last[2]
+    return last
+
+
+def _slid(settled: int, past: Past, first: int) -> tuple[int, Past]:
+    """A sum and its slots, without the slots before the first that counts."""
+    gone = 0
+    while gone < len(past) and past[gone] < first:
+        settled -= past[gone + 1]
+        gone += 2
+    return settled, past[gone:]
 
 
 def _end(slot: int, window: int) -> int:
