@@ -10,8 +10,9 @@ from .budgets.budget import Budget
 from .budgets.limits import Mode
 from .budgets.public import Text, set_text
 from .policies.policy import Policy
-from .runtime import KEEP, the_runtime
+from .runtime import the_runtime
 from .scopes.keyring import Secrets
+from .settings import KEEP
 
 if TYPE_CHECKING:
     from .policies.file import PlanOf
@@ -80,12 +81,12 @@ def configure(
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
     if track is not KEEP:
-        the_runtime().track(track)
+        the_runtime().settings.track(track)
     if traced_in_strict is not None:
         the_runtime().gate.set_traced_in_strict(traced_in_strict)
     if public_message is not KEEP:
         set_text(public_message)
-    the_runtime().configure(
+    the_runtime().settings.configure(
         budget=budget,
         mode=mode,
         policies=policies,

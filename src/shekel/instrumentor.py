@@ -54,7 +54,7 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 program ends instead, with the sentence on stderr: a limit that nobody can read must not become none.
         """
         try:
-            the_runtime().read_environment()
+            the_runtime().settings.read_environment()
         except ValueError as error:
             # Whoever skips the check of dependencies is an agent that has done it: what is raised is logged at most.
             if kwargs.get("skip_dep_check"):

@@ -10,8 +10,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -22,14 +21,9 @@ from . import enclosing, faults, late, locks
 from .budgets import budget as budgets
 from .budgets import tools, wiring
 from .budgets.around import BudgetsOfContext
-from .budgets.budget import Budget
 from .budgets.claims import Claim
-from .budgets.limits import Mode, as_mode
-from .budgets.making import budget as make_budget
-from .budgets.making import from_spec
 from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
-from .budgets.tracking import Tracking, tracks_of
 from .call import Call, open_calls
 from .call import forked as call_ids_forked
 from .doors.stainless import SDKS, Door
@@ -39,27 +33,18 @@ from .package import version
 from .policies.environment import Environment
 from .policies.following import Following
 from .policies.in_force import Policies
-from .policies.policy import Policy
-from .policies.standing import row_of
-from .policies.watch import EVERY
 from .scopes import counts
 from .scopes.outside import outside
+from .settings import Settings
 from .settlement import Outcome
 from .telemetry import listeners, providers
 from .telemetry.metrics import BudgetRow, scope_keys
 from .telemetry.teller import Teller
 
 if TYPE_CHECKING:
-    from .policies.file import PlanOf, PolicyFile
     from .pricing import Prices
 
 NANO = 1_000_000_000
-
-KEEP: Any = object()
-"""Where None means something, this means: as it is."""
-
-BUDGET_VARIABLE = "SHEKEL_BUDGET"
-POLICIES_VARIABLE = "SHEKEL_POLICIES"
 
 
 class Runtime:
@@ -93,9 +78,10 @@ class Runtime:
         outside.asked = self._asked
         self._users = 0
         self._hooked = False
-        self._lock = threading.RLock()
-        self.following = Following(self.policies, self._lock, self._adopt)
-        locks.at_fork[:0] = [self._lock]
+        self.lock = threading.RLock()
+        self.settings = Settings(self)
+        self.following = Following(self.policies, self.lock, self.settings.adopt)
+        locks.at_fork[:0] = [self.lock]
         locks.at_fork += [self.ledger.lock, faults.lock, outside.lock, counts.lock]
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._seen: tuple[Any, Any, Any] = (None, None, None)
@@ -106,7 +92,7 @@ class Runtime:
             from .pricing import Prices
 
             made = Prices()
-            with self._lock:
+            with self.lock:
                 if self._prices is None:
                     self._prices = made
                     locks.at_fork.insert(1, made.lock)
@@ -118,7 +104,7 @@ class Runtime:
         """Somebody needs to see calls from now on."""
         if enclosing.wanted:
             self.watch_provider()
-        with self._lock:
+        with self.lock:
             self._users += 1
             if self._users > 1:
                 return
@@ -137,7 +123,7 @@ class Runtime:
 
     def release_doors(self) -> None:
         """Somebody needs them no more; the last one takes them off."""
-        with self._lock:
+        with self.lock:
             self._users = max(0, self._users - 1)
             if self._users == 0:
                 for door in self.doors:
@@ -176,7 +162,7 @@ class Runtime:
         seen = self._seen
         if own is seen[0] and common is seen[1] and other is seen[2]:
             return
-        with self._lock:
+        with self.lock:
             for provider in now:
                 add = getattr(provider, "add_span_processor", None)
                 if add is None or provider in self._processors:
@@ -237,118 +223,6 @@ class Runtime:
 
     def _watch(self) -> None:
         self.gate.watched = self.teller.watched if listeners.of(listeners.SOFT) else None
-
-    # Configuration
-
-    def configure(
-        self,
-        *,
-        budget: Any = KEEP,
-        mode: str | Mode | None = None,
-        policies: Sequence[Policy] | str | os.PathLike[str] | None = None,
-        plan_of: PlanOf | Mapping[str, PlanOf] | None = None,
-        reload_seconds: float | None = KEEP,
-        environment: str | None = KEEP,
-        prices: Mapping[str, Any] | None = None,
-        aliases: Mapping[str, str] | None = None,
-        include_usage_hosts: Iterable[str] | None = None,
-        metric_scopes: Iterable[str] | None = None,
-        trust: str | None = None,
-        baggage_keys: Any = KEEP,
-        baggage_lifetime: float | None = None,
-    ) -> None:
-        """See `shekel.configure`."""
-        keys = None if metric_scopes is None else scope_keys(metric_scopes)
-        signing = None if baggage_keys is KEEP else baggage_keys
-        outside.configure(trust, signing, baggage_lifetime, no_keys=baggage_keys is None)
-        if mode is not None:
-            wiring.default_mode = as_mode(mode)
-        if budget is not KEEP:
-            self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
-        if environment is not KEEP:
-            self.environment.given = environment
-        if isinstance(policies, (str, os.PathLike)):
-            every = EVERY if reload_seconds is KEEP else reload_seconds
-            self.following.follow(Path(policies), plan_of, every)
-        elif plan_of is not None or reload_seconds is not KEEP:
-            given = "plan_of" if plan_of is not None else "reload_seconds"
-            raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
-        elif policies is not None:
-            with self._lock:
-                self._enforce(policies)
-                self.following.stop()
-        for model, price in (prices or {}).items():
-            self.prices().set(model, price)
-        for name, target in (aliases or {}).items():
-            self.prices().alias(name, target)
-        if include_usage_hosts is not None:
-            self.usage_hosts = frozenset(include_usage_hosts)
-        if keys is not None:
-            self.teller.metric_scopes = keys
-
-    def _enforce(self, policies: Sequence[Policy]) -> None:
-        """Put policies in force in place of those before."""
-        self.policies.set(policies)
-        if policies and not self._policies_hold_doors:
-            self._policies_hold_doors = True
-            self.acquire_doors()
-        elif not policies and self._policies_hold_doors:
-            self._policies_hold_doors = False
-            self.release_doors()
-        if not policies:
-            self.forget({meter for meter in self.ledger.meters() if row_of(meter) is not None})
-
-    def _adopt(self, found: PolicyFile) -> None:
-        """Put in force what a file says."""
-        for model, price in found.prices.items():
-            self.prices().set(model, price)
-        for name, target in found.aliases.items():
-            self.prices().alias(name, target)
-        self._enforce(found.policies)
-
-    def track(self, given: Any) -> None:
-        """See `shekel.configure(track=…)`."""
-        tracks = tracks_of(given) if given else []
-        before, self.gate.tracking = self.gate.tracking, Tracking(tracks) if tracks else None
-        if before is None and tracks:
-            self.acquire_doors()
-        elif before is not None and not tracks:
-            self.release_doors()
-
-    def _set_budget(self, budget: Budget | None) -> None:
-        """The budget that every call of the process is charged to."""
-        before, wiring.everywhere = wiring.everywhere, budget
-        if budget is not None and before is None:
-            self.acquire_doors()
-        elif budget is None and before is not None:
-            self.release_doors()
-
-    def read_environment(self) -> None:
-        """Take the budget that SHEKEL_BUDGET says and the policies of the file that SHEKEL_POLICIES names, unless the
-        program has set some; and whom to trust.
-
-        Raises:
-            ValueError: it is no spec, the file makes no sense, or SHEKEL_TRUST and the keys of baggage make no sense.
-        """
-        outside.read_environment()
-        file = os.environ.get(POLICIES_VARIABLE, "").strip()
-        if file and self._policies_environment != file:
-            if not self.policies.in_force:
-                self.following.follow(Path(file))
-            self._policies_environment = file
-        text = os.environ.get(BUDGET_VARIABLE, "").strip()
-        if not text or self._environment == text:
-            return
-        budget = from_spec(text, source=BUDGET_VARIABLE)
-        self._environment = text
-        if budget.name is None:
-            budget.name = BUDGET_VARIABLE
-        if wiring.everywhere is None:
-            self._set_budget(budget)
-
-    _environment: str | None = None
-    _policies_environment: str | None = None
-    _policies_hold_doors = False
 
 
 def _hook(runtime: Runtime, door: Door) -> Any:

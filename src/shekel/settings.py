@@ -1,0 +1,150 @@
+"""Settings: what `shekel.configure` and the environment say, put in force; and who needs the doors for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .budgets import wiring
+from .budgets.budget import Budget
+from .budgets.limits import Mode, as_mode
+from .budgets.making import budget as make_budget
+from .budgets.making import from_spec
+from .budgets.tracking import Tracking, tracks_of
+from .policies.policy import Policy
+from .policies.standing import row_of
+from .policies.watch import EVERY
+from .scopes.outside import outside
+from .telemetry.metrics import scope_keys
+
+if TYPE_CHECKING:
+    from .policies.file import PlanOf, PolicyFile
+    from .runtime import Runtime
+
+KEEP: Any = object()
+"""Where None means something, this means: as it is."""
+
+BUDGET_VARIABLE = "SHEKEL_BUDGET"
+POLICIES_VARIABLE = "SHEKEL_POLICIES"
+
+
+class Settings:
+    """What holds for the whole process.
+
+    Args:
+        runtime: whose parts are set.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._environment: str | None = None
+        self._policies_environment: str | None = None
+        self._policies_hold_doors = False
+
+    def configure(
+        self,
+        *,
+        budget: Any = KEEP,
+        mode: str | Mode | None = None,
+        policies: Sequence[Policy] | str | os.PathLike[str] | None = None,
+        plan_of: PlanOf | Mapping[str, PlanOf] | None = None,
+        reload_seconds: float | None = KEEP,
+        environment: str | None = KEEP,
+        prices: Mapping[str, Any] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        include_usage_hosts: Iterable[str] | None = None,
+        metric_scopes: Iterable[str] | None = None,
+        trust: str | None = None,
+        baggage_keys: Any = KEEP,
+        baggage_lifetime: float | None = None,
+    ) -> None:
+        """See `shekel.configure`."""
+        keys = None if metric_scopes is None else scope_keys(metric_scopes)
+        signing = None if baggage_keys is KEEP else baggage_keys
+        outside.configure(trust, signing, baggage_lifetime, no_keys=baggage_keys is None)
+        if mode is not None:
+            wiring.default_mode = as_mode(mode)
+        if budget is not KEEP:
+            self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
+        if environment is not KEEP:
+            self._runtime.environment.given = environment
+        if isinstance(policies, (str, os.PathLike)):
+            every = EVERY if reload_seconds is KEEP else reload_seconds
+            self._runtime.following.follow(Path(policies), plan_of, every)
+        elif plan_of is not None or reload_seconds is not KEEP:
+            given = "plan_of" if plan_of is not None else "reload_seconds"
+            raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
+        elif policies is not None:
+            with self._runtime.lock:
+                self._enforce(policies)
+                self._runtime.following.stop()
+        for model, price in (prices or {}).items():
+            self._runtime.prices().set(model, price)
+        for name, target in (aliases or {}).items():
+            self._runtime.prices().alias(name, target)
+        if include_usage_hosts is not None:
+            self._runtime.usage_hosts = frozenset(include_usage_hosts)
+        if keys is not None:
+            self._runtime.teller.metric_scopes = keys
+
+    def _enforce(self, policies: Sequence[Policy]) -> None:
+        """Put policies in force in place of those before."""
+        self._runtime.policies.set(policies)
+        if policies and not self._policies_hold_doors:
+            self._policies_hold_doors = True
+            self._runtime.acquire_doors()
+        elif not policies and self._policies_hold_doors:
+            self._policies_hold_doors = False
+            self._runtime.release_doors()
+        if not policies:
+            self._runtime.forget({meter for meter in self._runtime.ledger.meters() if row_of(meter) is not None})
+
+    def adopt(self, found: PolicyFile) -> None:
+        """Put in force what a file says."""
+        for model, price in found.prices.items():
+            self._runtime.prices().set(model, price)
+        for name, target in found.aliases.items():
+            self._runtime.prices().alias(name, target)
+        self._enforce(found.policies)
+
+    def track(self, given: Any) -> None:
+        """See `shekel.configure(track=…)`."""
+        tracks = tracks_of(given) if given else []
+        before, self._runtime.gate.tracking = self._runtime.gate.tracking, Tracking(tracks) if tracks else None
+        if before is None and tracks:
+            self._runtime.acquire_doors()
+        elif before is not None and not tracks:
+            self._runtime.release_doors()
+
+    def _set_budget(self, budget: Budget | None) -> None:
+        """The budget that every call of the process is charged to."""
+        before, wiring.everywhere = wiring.everywhere, budget
+        if budget is not None and before is None:
+            self._runtime.acquire_doors()
+        elif budget is None and before is not None:
+            self._runtime.release_doors()
+
+    def read_environment(self) -> None:
+        """Take the budget that SHEKEL_BUDGET says and the policies of the file that SHEKEL_POLICIES names, unless the
+        program has set some; and whom to trust.
+
+        Raises:
+            ValueError: it is no spec, the file makes no sense, or SHEKEL_TRUST and the keys of baggage make no sense.
+        """
+        outside.read_environment()
+        file = os.environ.get(POLICIES_VARIABLE, "").strip()
+        if file and self._policies_environment != file:
+            if not self._runtime.policies.in_force:
+                self._runtime.following.follow(Path(file))
+            self._policies_environment = file
+        text = os.environ.get(BUDGET_VARIABLE, "").strip()
+        if not text or self._environment == text:
+            return
+        budget = from_spec(text, source=BUDGET_VARIABLE)
+        self._environment = text
+        if budget.name is None:
+            budget.name = BUDGET_VARIABLE
+        if wiring.everywhere is None:
+            self._set_budget(budget)
