@@ -1,47 +1,29 @@
 """Steering: what its owner may do with a budget that is in use: reset, stop, resume, change a limit, grant more.
 
-A part of `Budget`, kept apart so that the other can be read alone.
+A part of `Budget`, kept apart so that the others can be read alone.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import late
-from . import refusals, wiring
-from .books import Books
+from . import wiring
+from .charged import Charged
 from .claims import Claim
 from .keywords import limits_in
 from .limits import MOST, Limit, Unit
 from .slots import Slot
-from .thresholds import Thresholds
-from .waiting import Allowance, Queue
+from .waiting import Allowance
 
 if TYPE_CHECKING:
-    from ..call import Call
+    pass
 
 
-class Steering:
+class Steering(Charged):
     """See `Budget`."""
-
-    queue: Queue
-    _allowances: list[Allowance]
-    _slots: list[Slot]
-    _books: Books
-    _thresholds: Thresholds
-    _rates: Thresholds
-    _made: dict[bool, tuple[float, tuple[Claim, ...]]]
-    _depth: int
-    _stopped: bool
-
-    def claims(self, now: float, *, last_call: bool = False) -> tuple[Claim, ...]:
-        """What a call at the Unix time `now` is charged to."""
-        raise NotImplementedError
-
-    def _other_meters(self) -> list[Any]:
-        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget what was spent. Open calls keep their holds.
@@ -129,10 +111,3 @@ class Steering:
     def _changed(self) -> None:
         self._made = {}
         self.queue.freed()
-
-    def _halt(self, call: Call, index: int) -> None:
-        if not call.request.stream:
-            return
-        claim = call.claims[index]
-        balance = wiring.ledger().read(claim.meter, call.moment())
-        call.halt(refusals.stopped(call, claim, balance, cut=True))

@@ -1,0 +1,198 @@
+"""Charging: what calls do with a budget: ask what they are charged to, and tell it of their start and their end.
+
+A part of `Budget` (its side as an `Account`), kept apart so that the others can be read alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from ..settlement import Cost
+from ..telemetry import names
+from . import refusals, wiring
+from .books import Books
+from .claims import AtLimit, Claim, Fallback
+from .limits import NANO, Mode, Unit
+from .loops import LoopGuard
+from .parts import Parts
+from .slots import Slot
+from .thresholds import Thresholds, call_back
+from .waiting import Allowance, Exceeded, Queue
+
+if TYPE_CHECKING:
+    from ..call import Call
+
+
+class Charged:
+    """See `Budget`."""
+
+    name: str | None
+    mode: Mode
+    myself: ref[Any]
+    at_limit: AtLimit
+    on_exceed: Callable[[Exceeded], Any] | None
+    queue: Queue
+    parts: Parts
+    loops: LoopGuard | None
+    _allowances: list[Allowance]
+    _allow_unpriced: bool
+    _books: Books
+    _depth: int
+    _fallbacks: tuple[Fallback, ...]
+    _made: dict[bool, tuple[float, tuple[Claim, ...]]]
+    _on_fallback: Callable[..., Any] | None
+    _price: Callable[[], Any] | None
+    _rates: Thresholds
+    _reserve: int
+    _slots: list[Slot]
+    _stopped: bool
+    _thresholds: Thresholds
+    _warns: bool
+
+    def claims(self, now: float, *, last_call: bool = False) -> tuple[Claim, ...]:
+        """What a call at the Unix time `now` is charged to: one claim for each limit, that in USD first."""
+        known = self._made.get(last_call)
+        if known is not None and now < known[0]:
+            return known[1]
+        made = self._made  # what is changed meanwhile is not hidden by what was made before
+        reserve = 0 if last_call else self._reserve
+        until = math.inf
+        claims = []
+        for number, slot in enumerate(self._slots):
+            span = slot.span(now)
+            if span.ends is not None:
+                until = min(until, span.ends)
+            limit = slot.amount(now)
+            if limit is not None and number == 0:
+                limit -= reserve
+            claims.append(
+                Claim(
+                    meter=slot.meter(now),
+                    limit=limit,
+                    mode=self.mode,
+                    name=self.name,
+                    resets_at=span.ends,
+                    account=self,
+                    fallbacks=self._fallbacks if number == 0 else (),
+                    price=self._price() if self._price is not None else None,
+                    allow_unpriced=self._allow_unpriced,
+                    unit=slot.unit,
+                    window=slot.window,
+                    slides=slot.slides,
+                    until=span.until,
+                    at_limit=slot.at_limit or self.at_limit,
+                    first=number == 0,
+                    model=slot.model,
+                    stopped=self._stopped,
+                    last_call=last_call,
+                    rate_of=slot.rate_of,
+                    number=number,
+                )
+            )
+        made[last_call] = (until, tuple(claims))
+        return made[last_call][1]
+
+    @property
+    def patient(self) -> bool:
+        """Whether calls may wait, or somebody may be asked, before one is refused."""
+        return self.at_limit is AtLimit.PAUSE or self.on_exceed is not None
+
+    def call_opened(self, call: Call, index: int) -> None:
+        self._books.opened(call, index)
+        if self._stopped:  # it was stopped while the call was admitted
+            self._halt(call, index)
+
+    def call_withdrawn(self, call: Call) -> None:
+        self._books.withdrawn(call)
+
+    def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
+        self._books.settled(call, cost, amount, innermost=innermost)
+
+    def left_out(self, call: Call) -> None:
+        self._books.left_out()
+
+    def saved(self, call: Call, amount: int) -> None:
+        self._books.saved(call, amount)
+
+    def corrected(self, call_id: str, model: str, difference: int) -> None:
+        self._books.corrected(call_id, model, difference)
+        self.queue.freed()
+
+    def after_settlement(self, call: Call) -> None:
+        """Warn if a threshold is passed. Called outside any lock, after the ledger has settled."""
+        for claim, used, share, thresholds in self._crossed(call.claims, call.moment()):
+            self._warn(call, claim, used, share, thresholds)
+        if len(self.queue):
+            self.queue.freed()
+
+    def _crossed(self, claims: Iterable[Claim], now: int) -> Iterable[tuple[Claim, int, float, Thresholds]]:
+        """The limits of which a threshold was just crossed, once for each, with what is used and the share."""
+        if not self._warns:
+            return
+        for claim in claims:
+            if claim.account is not self or claim.limit is None or claim.number < 0:
+                continue
+            thresholds = self._thresholds
+            if claim.rate_of is not None:  # what warns of a rate is `warn_velocity`, or the rate that only warns
+                if claim.at_limit is not AtLimit.WARN:
+                    continue
+                thresholds = self._rates
+            used = wiring.ledger().read(claim.meter, now).settled
+            for share in thresholds.crossed(claim, used, now):
+                yield claim, used, share, thresholds
+
+    @property
+    def warns(self) -> bool:
+        """Whether it has thresholds of its own."""
+        return self._warns
+
+    def _warn(self, call: Call, claim: Claim, used: int, share: float, thresholds: Thresholds) -> None:
+        told: dict[str, Any] = {} if self.name is None else {names.BUDGET_NAME: self.name}
+        if claim.unit is Unit.USD:
+            told[names.BUDGET_LIMIT_USD] = (claim.limit or 0) / NANO
+            told[names.BUDGET_SPENT_USD] = used / NANO
+        else:
+            told[names.BUDGET_UNIT] = claim.unit.value
+            told[names.BUDGET_LIMIT] = claim.limit
+            told[names.BUDGET_USED] = used
+        call.teller.event(call, names.EVENT_WARNING, told)
+        wiring.warned(claim, used, share, call)
+        thresholds.tell(self.name, claim, used)
+
+    def tool_ran(
+        self, tool: str, amount: int, claims: Iterable[Claim], now: int, *, innermost: bool, counts: bool = True
+    ) -> None:
+        """A tool was counted (unless it had been) and charged that amount. Called outside any lock."""
+        self._books.tool(tool, amount, innermost=innermost, counts=counts)
+        for claim, used, share, thresholds in self._crossed(claims, now):
+            wiring.warned(claim, used, share, None)
+            thresholds.tell(self.name, claim, used)
+
+    def tool_left_out(self, amount: int) -> None:
+        """A tool runs that the limit would have refused; a shadow does not charge it."""
+        self._books.tool_left_out(amount)
+
+    def switched(self, call: Call, model: str, spent: int) -> None:
+        if not self._books.switched(spent):
+            return
+        if self._on_fallback is not None:
+            limit = self._slots[0].amount(time.time())
+            call_back("called on_fallback", self._on_fallback, spent / NANO, limit and limit / NANO, model)
+        else:
+            label = f"budget {self.name}" if self.name else "budget"
+            warnings.warn(f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on", stacklevel=2)
+
+    def _halt(self, call: Call, index: int) -> None:
+        if not call.request.stream:
+            return
+        claim = call.claims[index]
+        balance = wiring.ledger().read(claim.meter, call.moment())
+        call.halt(refusals.stopped(call, claim, balance, cut=True))
+
+    def _other_meters(self) -> list[Any]:
+        return [*self.parts.meters(), *(() if self.loops is None else self.loops.meters())]
