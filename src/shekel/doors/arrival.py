@@ -1,0 +1,185 @@
+"""Arrival: what comes back of a call: its response, its stream, its answers, or an error; and so its end.
+
+A part of `Passage`, kept apart so that the other, what goes out, can be read alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from .. import faults, late, receipts
+from ..call import Call
+from ..providers.base import Answer, Endpoint
+from ..settlement import Outcome
+from . import errors
+from .answers import decoded, is_stream, merged
+from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
+from .raw import when_read
+from .tee import Unread, async_tee, drop_unread, sync_tee
+
+if TYPE_CHECKING:
+    from ..runtime import Runtime
+
+
+class Arrival:
+    """See `Passage`."""
+
+    __slots__ = (
+        "_answers",
+        "_close_hook",
+        "_given_back",
+        "_parser_error",
+        "_sent",
+        "_single",
+        "call",
+        "endpoint",
+        "hide_usage",
+        "runtime",
+    )
+
+    call: Call
+    _single: bool
+    """Whether no middleware of the client may send another request for the call."""
+
+    def __init__(self, runtime: Runtime, endpoint: Endpoint) -> None:
+        self.runtime = runtime
+        self.endpoint = endpoint
+        self.hide_usage = False
+        self._answers: dict[str, Answer] = {}
+        self._close_hook: CloseHook | None = None
+        self._given_back = False
+        self._parser_error: BaseException | None = None
+        self._sent = False
+
+    def responding(self, response: Any, *, is_async: bool) -> None:
+        """A response has come; watch it close where its body is yet to be read."""
+        try:
+            if response is None:
+                return
+            receipts.issue(self.call, response)
+            if response.is_closed:
+                return
+            self._close_hook = (AsyncCloseHook if is_async else SyncCloseHook)(response, self.call)
+        except Exception as error:
+            faults.report("watched a response", error)
+
+    def responded(self, response: Any, result: Any) -> None:
+        """The SDK has made its object. A raw answer whose body is read is counted now, before anybody's span ends."""
+        try:
+            if self._answers or self.call.reader is not None or response is None:
+                return
+            if getattr(result, "http_response", None) is not response:
+                return
+            if getattr(response, "is_closed", False):
+                self._count(decoded(response))
+                self.parsed()
+            elif not self.call.request.stream and self._close_hook is not None:
+                when_read(response, self._close_hook, self._read_now)
+        except Exception as error:
+            faults.report("read a raw answer", error)
+
+    def _read_now(self, response: Any) -> None:
+        try:
+            self._count(decoded(response))
+            self._end()
+        except Exception as error:
+            faults.report("read a raw answer", error)
+
+    def seen(self, parsed: Any) -> None:
+        """The SDK has parsed a result: an answer, or a stream."""
+        if is_stream(parsed):
+            self._tee(parsed)
+        else:
+            self._count(parsed)
+
+    def _tee(self, stream: Any) -> None:
+        call = self.call
+        if not call.is_open or call.reader is not None:
+            return
+        reader = self.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
+        response = stream.response
+        is_async = hasattr(stream, "__anext__")
+        receipts.issue(call, response)
+        hook, hide = self._close_hook, self.hide_usage
+        late.start()
+        call.streaming(reader)
+
+        def make(inner: Any) -> Any:
+            tee = (async_tee if is_async else sync_tee)(inner, reader, call, response, hide)
+            if hook is not None:
+                hook.watch(tee, inner)
+            return tee
+
+        if "_iterator" in stream.__dict__:
+            stream._iterator = make(stream._iterator)
+        else:
+            stream.__stream__ = Unread(copy.copy(stream), make, drop_unread(call, response, is_async))
+
+    def _count(self, parsed: Any) -> None:
+        """Keep an answer. Several with one id are one charge; with different ids (a middleware's hops) they add up."""
+        if parsed is None:
+            return
+        call = self.call
+        receipts.issue(call, parsed)
+        answer = self.endpoint.read_answer(parsed)
+        self._answers[answer.id or ""] = answer
+        call.answer = merged(self._answers)
+
+    def made(self, result: Any) -> None:
+        """The caller's parser has made something of an answer: that is what the program gets."""
+        try:
+            receipts.issue(self.call, result)
+        except Exception as error:
+            faults.report("knew an answer again", error)
+
+    def parser_failed(self, error: BaseException) -> None:
+        """The caller's parser raised on a paid answer."""
+        self._parser_error = error
+        if self._given_back or self._single:
+            self._end()
+
+    def parsed(self) -> None:
+        """A result is handed out: the answer is complete, unless a middleware may send another request for the call."""
+        if (self._given_back or self._single) and self._answers:
+            self._end()
+
+    # The end
+
+    def returned(self, result: Any) -> None:
+        """`request` returned to the program."""
+        self._given_back = True
+        try:
+            call = self.call
+            if call.reader is not None or not call.is_open:
+                return
+            if self._answers:
+                self._end()
+            elif not hasattr(result, "http_response") and not hasattr(result, "is_closed"):
+                call.finish(Outcome.COMPLETE)  # an answer that no parser saw: a middleware's own
+            elif getattr(getattr(result, "http_response", result), "is_closed", False):
+                call.finish(Outcome.COMPLETE)
+        except Exception as error:
+            faults.report("finished a call", error)
+
+    def failed(self, error: BaseException) -> None:
+        """`request` raised. A paid answer that could not be parsed is charged all the same."""
+        self._given_back = True
+        try:
+            if self._answers:
+                self._parser_error = error
+                self._end()
+                return
+            outcome, failure = errors.of(error, sent=self._sent)
+            self.call.finish(outcome, failure=failure)
+        except Exception as fault:
+            faults.report("finished a failed call", fault)
+
+    def _end(self) -> None:
+        call = self.call
+        if not call.is_open or call.reader is not None:
+            return
+        failure = None
+        if self._parser_error is not None:
+            failure = errors.of(self._parser_error, sent=self._sent)[1]
+        call.finish(Outcome.COMPLETE, answer=call.answer, failure=failure)
