@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -103,7 +104,7 @@ def get(url: str, **query: str) -> str:
         return str(answer.read().decode())
 
 
-class Program:
+class Program(ABC):
     """A child process with a log.
 
     Args:
@@ -130,9 +131,9 @@ class Program:
         """Everything it has said so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    @abstractmethod
     def alive(self) -> bool:
         """Whether it answers and is ready; each program says how it tells."""
-        raise NotImplementedError
 
     def start(self) -> Self:
         """Start it, and return when it is ready."""

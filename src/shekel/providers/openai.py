@@ -7,6 +7,7 @@ or a price, and imports no SDK.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -189,7 +190,7 @@ def _attributes(body: Mapping[str, Any], choices: int = 1) -> dict[str, Any]:
     return found
 
 
-class _OpenAI:
+class _OpenAI(ABC):
     """What both APIs share: a request is read without ever raising."""
 
     provider = "openai"
@@ -202,8 +203,8 @@ class _OpenAI:
         except Exception:
             return Request(model=str(get(body, "model") or ""), stream=get(body, "stream") is True, unbounded="body")
 
-    def _read_request(self, body: dict[str, Any]) -> Request:
-        raise NotImplementedError
+    @abstractmethod
+    def _read_request(self, body: dict[str, Any]) -> Request: ...
 
     @staticmethod
     def _walk(model: str) -> Walk:
