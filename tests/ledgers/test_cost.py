@@ -50,6 +50,7 @@ def instructions(step: Callable[[], object]) -> int:
         return trace
 
     former = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when tracing starts
     sys.settrace(trace)
     try:
         step()
