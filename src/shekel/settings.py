@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .budgets import wiring
 from .budgets.budget import Budget
@@ -20,8 +20,14 @@ from .scopes.outside import outside
 from .telemetry.metrics import scope_keys
 
 if TYPE_CHECKING:
+    from .budgets.traced_gate import TracedGate
+    from .ledgers.memory import MemoryLedger
+    from .policies.environment import Environment
     from .policies.file import PlanOf, PolicyFile
-    from .runtime import Runtime
+    from .policies.following import Following
+    from .policies.in_force import Policies
+    from .pricing import Prices
+    from .telemetry.teller import Teller
 
 KEEP: Any = object()
 """Where None means something, this means: as it is."""
@@ -30,15 +36,33 @@ BUDGET_VARIABLE = "SHEKEL_BUDGET"
 POLICIES_VARIABLE = "SHEKEL_POLICIES"
 
 
+class Parts(Protocol):
+    """What is set: the parts of a runtime."""
+
+    environment: Environment
+    following: Following
+    gate: TracedGate
+    ledger: MemoryLedger
+    lock: Any
+    policies: Policies
+    teller: Teller
+    usage_hosts: frozenset[str]
+
+    def prices(self) -> Prices: ...
+    def acquire_doors(self) -> None: ...
+    def release_doors(self) -> None: ...
+    def forget(self, meters: Collection[Any]) -> None: ...
+
+
 class Settings:
     """What holds for the whole process.
 
     Args:
-        runtime: whose parts are set.
+        parts: what is set.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._environment: str | None = None
         self._policies_environment: str | None = None
         self._policies_hold_doors = False
@@ -69,62 +93,62 @@ class Settings:
         if budget is not KEEP:
             self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
         if environment is not KEEP:
-            self._runtime.environment.given = environment
+            self._parts.environment.given = environment
         if isinstance(policies, (str, os.PathLike)):
             every = EVERY if reload_seconds is KEEP else reload_seconds
-            self._runtime.following.follow(Path(policies), plan_of, every)
+            self._parts.following.follow(Path(policies), plan_of, every)
         elif plan_of is not None or reload_seconds is not KEEP:
             given = "plan_of" if plan_of is not None else "reload_seconds"
             raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
         elif policies is not None:
-            with self._runtime.lock:
+            with self._parts.lock:
                 self._enforce(policies)
-                self._runtime.following.stop()
+                self._parts.following.stop()
         for model, price in (prices or {}).items():
-            self._runtime.prices().set(model, price)
+            self._parts.prices().set(model, price)
         for name, target in (aliases or {}).items():
-            self._runtime.prices().alias(name, target)
+            self._parts.prices().alias(name, target)
         if include_usage_hosts is not None:
-            self._runtime.usage_hosts = frozenset(include_usage_hosts)
+            self._parts.usage_hosts = frozenset(include_usage_hosts)
         if keys is not None:
-            self._runtime.teller.metric_scopes = keys
+            self._parts.teller.metric_scopes = keys
 
     def _enforce(self, policies: Sequence[Policy]) -> None:
         """Put policies in force in place of those before."""
-        self._runtime.policies.set(policies)
+        self._parts.policies.set(policies)
         if policies and not self._policies_hold_doors:
             self._policies_hold_doors = True
-            self._runtime.acquire_doors()
+            self._parts.acquire_doors()
         elif not policies and self._policies_hold_doors:
             self._policies_hold_doors = False
-            self._runtime.release_doors()
+            self._parts.release_doors()
         if not policies:
-            self._runtime.forget({meter for meter in self._runtime.ledger.meters() if row_of(meter) is not None})
+            self._parts.forget({meter for meter in self._parts.ledger.meters() if row_of(meter) is not None})
 
     def adopt(self, found: PolicyFile) -> None:
         """Put in force what a file says."""
         for model, price in found.prices.items():
-            self._runtime.prices().set(model, price)
+            self._parts.prices().set(model, price)
         for name, target in found.aliases.items():
-            self._runtime.prices().alias(name, target)
+            self._parts.prices().alias(name, target)
         self._enforce(found.policies)
 
     def track(self, given: Any) -> None:
         """See `shekel.configure(track=…)`."""
         tracks = tracks_of(given) if given else []
-        before, self._runtime.gate.tracking = self._runtime.gate.tracking, Tracking(tracks) if tracks else None
+        before, self._parts.gate.tracking = self._parts.gate.tracking, Tracking(tracks) if tracks else None
         if before is None and tracks:
-            self._runtime.acquire_doors()
+            self._parts.acquire_doors()
         elif before is not None and not tracks:
-            self._runtime.release_doors()
+            self._parts.release_doors()
 
     def _set_budget(self, budget: Budget | None) -> None:
         """The budget that every call of the process is charged to."""
         before, wiring.everywhere = wiring.everywhere, budget
         if budget is not None and before is None:
-            self._runtime.acquire_doors()
+            self._parts.acquire_doors()
         elif budget is None and before is not None:
-            self._runtime.release_doors()
+            self._parts.release_doors()
 
     def read_environment(self) -> None:
         """Take the budget that SHEKEL_BUDGET says and the policies of the file that SHEKEL_POLICIES names, unless the
@@ -136,8 +160,8 @@ class Settings:
         outside.read_environment()
         file = os.environ.get(POLICIES_VARIABLE, "").strip()
         if file and self._policies_environment != file:
-            if not self._runtime.policies.in_force:
-                self._runtime.following.follow(Path(file))
+            if not self._parts.policies.in_force:
+                self._parts.following.follow(Path(file))
             self._policies_environment = file
         text = os.environ.get(BUDGET_VARIABLE, "").strip()
         if not text or self._environment == text:
