@@ -187,22 +187,30 @@ def test_the_loops_count_what_feed_counts(api: str, data: st.DataObject) -> None
     assert outcome(handed_on_async) == expected
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_a_last_chunk_with_text_reason_and_usage(n: int) -> None:
-    """As some hosts that speak the API end a stream: everything is in one chunk, which still is an answer's end."""
+def chat_reader(n: int = 1) -> StreamReader:
     endpoint = find_endpoint("openai", "POST", "/chat/completions")
     assert endpoint is not None
     reader = endpoint.reader(endpoint.read_request({"model": "m", "messages": [], "n": n}), RATES)
     reader.limit = 1 << 60
+    return reader
 
-    def chunk(index: int, reason: str | None, **more: Any) -> Any:
-        choice = {"index": index, "delta": {"content": "text"}, "finish_reason": reason}
-        value = {"id": "c1", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice], **more}
-        return construct_type(type_=ChatCompletionChunk, value=value)
 
-    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
-    chunks = [chunk(index, None) for index in range(n) for _ in range(3)]
-    chunks += [chunk(index, "stop", usage=usage) for index in range(n)]
+def chat_chunk(index: int = 0, reason: str | None = None, **more: Any) -> Any:
+    choice = {"index": index, "delta": {"content": "text"}, "finish_reason": reason}
+    value = {"id": "c1", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice], **more}
+    return construct_type(type_=ChatCompletionChunk, value=value)
+
+
+def chat_usage(made: int) -> Chunk:
+    return {"prompt_tokens": 3, "completion_tokens": made, "total_tokens": 3 + made}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_last_chunk_with_text_reason_and_usage(n: int) -> None:
+    """As some hosts that speak the API end a stream: everything is in one chunk, which still is an answer's end."""
+    reader = chat_reader(n)
+    chunks = [chat_chunk(index) for index in range(n) for _ in range(3)]
+    chunks += [chat_chunk(index, "stop", usage=chat_usage(4)) for index in range(n)]
     assert len(list(reader.hand_on(iter(chunks), Door(reader, 0)))) == 1 + len(chunks)
     answer = reader.answer()
     assert reader.terminal
@@ -213,18 +221,8 @@ def test_a_last_chunk_with_text_reason_and_usage(n: int) -> None:
 
 def test_of_two_loops_over_a_stream_the_one_that_read_further_counts() -> None:
     """Left in the order in which they began: the first to begin read last, and was told more."""
-    endpoint = find_endpoint("openai", "POST", "/chat/completions")
-    assert endpoint is not None
-    reader = endpoint.reader(endpoint.read_request({"model": "m", "messages": []}), RATES)
-    reader.limit = 1 << 60
-
-    def chunk(made: int) -> Any:
-        choice = {"index": 0, "delta": {"content": "text"}, "finish_reason": None}
-        usage = {"prompt_tokens": 3, "completion_tokens": made, "total_tokens": 3 + made}
-        head = {"id": "c1", "created": 0, "model": "m", "object": "chat.completion.chunk"}
-        return construct_type(type_=ChatCompletionChunk, value={**head, "choices": [choice], "usage": usage})
-
-    chunks = iter([chunk(made) for made in range(1, 9)])
+    reader = chat_reader()
+    chunks = iter([chat_chunk(usage=chat_usage(made)) for made in range(1, 9)])
     first, second = (reader.hand_on(chunks, Door(reader, 0)) for _ in range(2))
     for each, items in ((first, 3), (second, 3), (first, 3)):
         for _ in range(items):
@@ -234,3 +232,13 @@ def test_of_two_loops_over_a_stream_the_one_that_read_further_counts() -> None:
     answer = reader.answer()
     assert answer.usage is not None
     assert answer.usage.output == 7
+
+
+def test_a_last_chunk_without_usage_may_still_tell_the_tier() -> None:
+    """Usage came before, as some hosts send it; what the last chunk says beside its text is read all the same."""
+    reader = chat_reader()
+    chunks = [chat_chunk(usage=chat_usage(4)), chat_chunk(), chat_chunk(service_tier="flex")]
+    assert len(list(reader.hand_on(iter(chunks), Door(reader, 0)))) == 1 + len(chunks)
+    answer = reader.answer()
+    assert answer.usage is not None
+    assert (answer.usage.output, answer.usage.service_tier) == (4, "flex")

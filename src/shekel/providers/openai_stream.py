@@ -15,7 +15,7 @@ from shekel.estimation import Rates
 from shekel.usage import Usage
 
 from .base import Answer, Watch
-from .body import get, items, string
+from .body import get, integer, items, string
 from .counting import Counting
 
 _CALL = 12_000  # thousandths of a token that a tool call brings beside its name and arguments
@@ -168,7 +168,8 @@ class ChatReader(_Reader):
         with suppress(Exception):
             self._ended_by(choice)
             self._id = self._id or string(get(chunk, "id"))
-            if self._usage is None or get(chunk, "usage").completion_tokens >= self._usage.completion_tokens:
+            usage = get(chunk, "usage")
+            if usage is None or _output(usage) >= _output(self._usage):
                 self._said(chunk)
 
     def _ended_by(self, choice: Any) -> None:
@@ -216,6 +217,10 @@ class ChatReader(_Reader):
             finish_reasons=tuple(self._finished.values()),
             text=self._text(usage),
         )
+
+
+def _output(usage: Any) -> int:
+    return integer(get(usage, "completion_tokens"))
 
 
 class ResponseReader(_Reader):
