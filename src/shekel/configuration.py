@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+from .budgets import wiring
 from .budgets.budget import Budget
-from .budgets.limits import Mode
+from .budgets.limits import Mode, as_mode
+from .budgets.making import budget as make_budget
 from .budgets.public import Text, set_text
 from .policies.policy import Policy
 from .runtime import the_runtime
 from .scopes.keyring import Secrets
+from .scopes.outside import outside
 from .settings import KEEP
+from .telemetry.metrics import scope_keys
 
 if TYPE_CHECKING:
     from .policies.file import PlanOf
@@ -80,24 +84,25 @@ def configure(
     Raises:
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
+    runtime = the_runtime()
     if track is not KEEP:
-        the_runtime().settings.track(track)
+        runtime.settings.track(track)
     if traced_in_strict is not None:
-        the_runtime().gate.set_traced_in_strict(traced_in_strict)
+        runtime.gate.set_traced_in_strict(traced_in_strict)
     if public_message is not KEEP:
         set_text(public_message)
-    the_runtime().settings.configure(
-        budget=budget,
-        mode=mode,
-        policies=policies,
-        plan_of=plan_of,
-        reload_seconds=reload_seconds,
-        environment=environment,
-        prices=prices,
-        aliases=aliases,
-        include_usage_hosts=include_usage_hosts,
-        metric_scopes=metric_scopes,
-        trust=trust,
-        baggage_keys=baggage_keys,
-        baggage_lifetime=baggage_lifetime,
-    )
+    keys = None if metric_scopes is None else scope_keys(metric_scopes)
+    signing = None if baggage_keys is KEEP else baggage_keys
+    outside.configure(trust, signing, baggage_lifetime, no_keys=baggage_keys is None)
+    if mode is not None:
+        wiring.default_mode = as_mode(mode)
+    if budget is not KEEP:
+        runtime.settings.set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
+    if environment is not KEEP:
+        runtime.environment.given = environment
+    runtime.settings.set_policies(policies, plan_of, reload_seconds)
+    runtime.settings.set_prices(prices or {}, aliases or {})
+    if include_usage_hosts is not None:
+        runtime.usage_hosts = frozenset(include_usage_hosts)
+    if keys is not None:
+        runtime.teller.metric_scopes = keys

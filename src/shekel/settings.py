@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .budgets import wiring
 from .budgets.budget import Budget
-from .budgets.limits import Mode, as_mode
-from .budgets.making import budget as make_budget
 from .budgets.making import from_spec
 from .budgets.tracking import Tracking, tracks_of
 from .policies.policy import Policy
 from .policies.standing import row_of
 from .policies.watch import EVERY
 from .scopes.outside import outside
-from .telemetry.metrics import scope_keys
 
 if TYPE_CHECKING:
     from .budgets.traced_gate import TracedGate
@@ -67,33 +64,13 @@ class Settings:
         self._policies_environment: str | None = None
         self._policies_hold_doors = False
 
-    def configure(
+    def set_policies(
         self,
-        *,
-        budget: Any = KEEP,
-        mode: str | Mode | None = None,
-        policies: Sequence[Policy] | str | os.PathLike[str] | None = None,
-        plan_of: PlanOf | Mapping[str, PlanOf] | None = None,
-        reload_seconds: float | None = KEEP,
-        environment: str | None = KEEP,
-        prices: Mapping[str, Any] | None = None,
-        aliases: Mapping[str, str] | None = None,
-        include_usage_hosts: Iterable[str] | None = None,
-        metric_scopes: Iterable[str] | None = None,
-        trust: str | None = None,
-        baggage_keys: Any = KEEP,
-        baggage_lifetime: float | None = None,
+        policies: Sequence[Policy] | str | os.PathLike[str] | None,
+        plan_of: PlanOf | Mapping[str, PlanOf] | None,
+        reload_seconds: float | None,
     ) -> None:
-        """See `shekel.configure`."""
-        keys = None if metric_scopes is None else scope_keys(metric_scopes)
-        signing = None if baggage_keys is KEEP else baggage_keys
-        outside.configure(trust, signing, baggage_lifetime, no_keys=baggage_keys is None)
-        if mode is not None:
-            wiring.default_mode = as_mode(mode)
-        if budget is not KEEP:
-            self._set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
-        if environment is not KEEP:
-            self._parts.environment.given = environment
+        """Follow a file, or put policies in force; `KEEP` or None, where nothing was given."""
         if isinstance(policies, (str, os.PathLike)):
             every = EVERY if reload_seconds is KEEP else reload_seconds
             self._parts.following.follow(Path(policies), plan_of, every)
@@ -104,14 +81,13 @@ class Settings:
             with self._parts.lock:
                 self._enforce(policies)
                 self._parts.following.stop()
-        for model, price in (prices or {}).items():
+
+    def set_prices(self, prices: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+        """Prices and aliases of the program's own, or of a file."""
+        for model, price in prices.items():
             self._parts.prices().set(model, price)
-        for name, target in (aliases or {}).items():
+        for name, target in aliases.items():
             self._parts.prices().alias(name, target)
-        if include_usage_hosts is not None:
-            self._parts.usage_hosts = frozenset(include_usage_hosts)
-        if keys is not None:
-            self._parts.teller.metric_scopes = keys
 
     def _enforce(self, policies: Sequence[Policy]) -> None:
         """Put policies in force in place of those before."""
@@ -127,10 +103,7 @@ class Settings:
 
     def adopt(self, found: PolicyFile) -> None:
         """Put in force what a file says."""
-        for model, price in found.prices.items():
-            self._parts.prices().set(model, price)
-        for name, target in found.aliases.items():
-            self._parts.prices().alias(name, target)
+        self.set_prices(found.prices, found.aliases)
         self._enforce(found.policies)
 
     def track(self, given: Any) -> None:
@@ -142,7 +115,7 @@ class Settings:
         elif before is not None and not tracks:
             self._parts.release_doors()
 
-    def _set_budget(self, budget: Budget | None) -> None:
+    def set_budget(self, budget: Budget | None) -> None:
         """The budget that every call of the process is charged to."""
         before, wiring.everywhere = wiring.everywhere, budget
         if budget is not None and before is None:
@@ -171,4 +144,4 @@ class Settings:
         if budget.name is None:
             budget.name = BUDGET_VARIABLE
         if wiring.everywhere is None:
-            self._set_budget(budget)
+            self.set_budget(budget)
