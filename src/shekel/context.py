@@ -76,10 +76,7 @@ _SUPPRESS = tuple(
 
 def suppressed(context: Context) -> bool:
     """Whether others asked instrumentations to be silent here. It never silences money."""
-    for key in _SUPPRESS:  # noqa: SIM110 - asked with each call: `any` takes three times as long
-        if context.get(key):
-            return True
-    return False
+    return any(context.get(key) for key in _SUPPRESS)
 
 
 attach: Callable[[Context], Token[Context]] = otel.attach

@@ -8,18 +8,16 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from replay.clients import Clients
 from replay.drive import next_of, settled
 from replay.transcript import name_of
-from shekel import ShekelInstrumentor, budget
+from shekel import ShekelInstrumentor
 from shekel.doors import loops, tee
 from shekel.testing import Reply
 
 from .endings import FEW, SLOWLY, End, Seen
-from .run import run
-from .test_ends import shekel
+from .test_ends import compared
 from .ways import WAYS, Way
 
 WHOLE = Reply(output_tokens=30)
@@ -175,21 +173,13 @@ EVERY = [
 
 @pytest.mark.parametrize(("way", "end", "is_async"), EVERY)
 def test_a_loop_is_what_the_sdks_is(way: Way, end: End, is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY", "false")
-    plain = run(way, end, is_async=is_async, settled=lambda: True, patience=0.0)
-    exporter = InMemorySpanExporter()
-    with shekel(exporter), budget(max_usd=5, name="x") as limited:
-        ended = run(way, end, is_async=is_async, settled=lambda: limited.held == 0.0)
-        held, spent, calls = limited.held, limited.spent, limited.summary_data()["calls"]
-    assert ended.error == plain.error, "the program sees another exception"
-    assert ended.seen == plain.seen, "the program sees other events"
-    assert ended.noise == [], "somebody is warned"
-    assert len(exporter.get_finished_spans()) == 1
-    assert (held, len(calls)) == (0.0, 1)
-    assert spent > 0
+    metered = compared(way, end, is_async, monkeypatch)
+    assert len(metered.spans) == 1
+    assert (metered.held, len(metered.calls)) == (0.0, 1)
+    assert metered.spent > 0
     if end.reply is WHOLE:
-        assert spent == pytest.approx(ended.bill), "the charge is not the provider's bill"
-    assert ended.closed, "the provider still has the connection open"
+        assert metered.spent == pytest.approx(metered.ended.bill), "the charge is not the provider's bill"
+    assert metered.ended.closed, "the provider still has the connection open"
 
 
 @pytest.mark.parametrize("kind", [openai.Stream, openai.AsyncStream, anthropic.Stream, anthropic.AsyncStream])

@@ -6,7 +6,6 @@ A part of `Budget` (its side as an `Account`), kept apart so that the others can
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -181,8 +180,7 @@ class Charged:
         if not self._books.switched(spent):
             return
         if self._on_fallback is not None:
-            limit = self._slots[0].amount(time.time())
-            call_back("called on_fallback", self._on_fallback, spent / NANO, limit and limit / NANO, model)
+            call_back("called on_fallback", self._on_fallback, spent / NANO, self._slots[0].usd(), model)
         else:
             label = f"budget {self.name}" if self.name else "budget"
             warnings.warn(f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on", stacklevel=2)

@@ -103,8 +103,7 @@ class KnownNames(Readings):
     @property
     def max_usd(self) -> float | None:
         """The limit in USD as it was given, with what was granted; None if there is none."""
-        limit = self._slots[0].amount(time.time())
-        return None if limit is None else limit / NANO
+        return self._slots[0].usd()
 
     @property
     def remaining(self) -> float | None:

@@ -102,6 +102,11 @@ class Slot:
             return None
         return self.limit.amount + (self._extra.get(self.meter(now), 0) if self._extra else 0)
 
+    def usd(self) -> float | None:
+        """The same in USD, now; of a limit in USD."""
+        limit = self.amount(time.time())
+        return None if limit is None else limit / NANO
+
     def read(self, ledger: Ledger) -> Balance:
         """What its present meter shows."""
         now = time.time()

@@ -14,7 +14,7 @@ from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
 from .. import faults
-from .tee import Watch, watch_of
+from .tee import Watch, primed, watch_of
 
 
 def loop_of(stream: Any, *, watched: bool) -> Any:
@@ -32,14 +32,9 @@ def loop_of(stream: Any, *, watched: bool) -> Any:
         return None
     inner = watch.inner
     if type(inner) is GeneratorType:
-        loop: Any = watch.reader.hand_on(inner, _Loop(stream, tee, watch))
-        next(loop)
-        return loop
+        return primed(watch.reader.hand_on(inner, _Loop(stream, tee, watch)))
     if type(inner) is AsyncGeneratorType:
-        loop = watch.reader.hand_on_async(inner, _Loop(stream, tee, watch))
-        with suppress(StopIteration):
-            loop.asend(None).send(None)
-        return loop
+        return primed(watch.reader.hand_on_async(inner, _Loop(stream, tee, watch)))
     return None
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import suppress
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from .. import faults, late
@@ -24,6 +24,8 @@ from ..call import Call
 from ..providers.base import StreamReader
 from ..settlement import Outcome
 from . import errors
+
+G = TypeVar("G", Generator[Any, None, None], AsyncGenerator[Any, None])
 
 
 def sync_tee(
@@ -39,8 +41,7 @@ def sync_tee(
         hide_usage: whether the extra usage chunk is to be kept back, because we asked for it.
     """
     watch = Watch(inner, reader, call, response, hide_usage)
-    tee = reader.hand_on(inner, watch)
-    next(tee)
+    tee = primed(reader.hand_on(inner, watch))
     _watches[tee] = ref(watch)
     return tee
 
@@ -50,11 +51,19 @@ def async_tee(
 ) -> AsyncGenerator[Any, None]:
     """A primed tee for an async stream; see `sync_tee`."""
     watch = _AsyncWatch(inner, reader, call, response, hide_usage)
-    tee = reader.hand_on_async(inner, watch)
-    with suppress(StopIteration):
-        tee.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
+    tee = primed(reader.hand_on_async(inner, watch))
     _watches[tee] = ref(watch)
     return tee
+
+
+def primed(loop: G) -> G:
+    """A reader's loop over chunks, begun: it stands before its first chunk."""
+    if isinstance(loop, Generator):
+        next(loop)
+    else:
+        with suppress(StopIteration):
+            loop.asend(None).send(None)  # runs to the first `yield`, which awaits nothing
+    return loop
 
 
 _watches: WeakKeyDictionary[Any, ref[Watch]] = WeakKeyDictionary()

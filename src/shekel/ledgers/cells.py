@@ -108,9 +108,8 @@ class Cell:
         if now < self.ends or self.window <= 0:
             return self.settled
         if self.slides:
-            first = _slot_at(now, self.window)[1] - SLOTS
-            settled = _slid(self.settled, self.past, first)[0]
-            return settled - (self.settled - self.earlier) if self.slot < first else settled
+            past = (*self.past, self.slot, self.settled - self.earlier)
+            return _slid(self.settled, past, _slot_at(now, self.window)[1] - SLOTS)[0]
         return self.settled if self.holds else 0
 
     def is_over(self, now: int) -> bool:
@@ -134,10 +133,7 @@ class Cell:
 
     def pass_to(self, now: int) -> None:
         """Let a sliding cell come to a slot after its newest: what slides out goes. All of it, whatever strikes."""
-        last = _slots.get(self.window)
-        if last is None or now >= last[2] or now < last[0]:
-            last = _slot_at(now, self.window)
-        _, slot, ends = last
+        _, slot, ends = _slot_at(now, self.window)
         settled, past = self.settled, self.past
         newest = settled - self.earlier
         if newest:
