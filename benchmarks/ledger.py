@@ -38,6 +38,7 @@ from typing import TypeAlias
 from shekel.budgets.slots import Meter
 from shekel.ledgers.base import Grant, Line
 from shekel.ledgers.memory import REMEMBERED, MemoryLedger
+from shekel.quotes import NANO
 
 from .speed import Speed
 
@@ -198,29 +199,33 @@ def speeds(
     return told
 
 
-def bytes_per_idle_meter(window: int = 0, slides: bool = False, *, slots: int = 1, meters: int = 10_000) -> float:
+def bytes_per_idle_meter(
+    window: int = 0, slides: bool = False, *, slots: int = 1, amount: int = 123_456_789, meters: int = 11_000
+) -> float:
     """Heap of the ledger per meter that has spent something and holds nothing, the name of the meter left out.
 
     Args:
         window: microseconds, 0 for a meter that never forgets.
         slides: whether the window slides.
         slots: in how many different slots of the window each meter was charged.
-        meters: how many meters are made.
+        amount: nano-dollars that it was charged in each.
+        meters: how many meters are made; a table of eleven thousand has just grown, and is at its largest per meter.
 
     Returns:
         Bytes per meter. What the ledger remembers of finished calls is bounded, and is not counted.
     """
-    names = [[Line(f"user {n}", LIMIT, 1_000, 10, window, slides)] for n in range(meters)]
+    names = [[Line((ROW, f"user {n}", None), LIMIT, 1_000, 10, window, slides)] for n in range(meters)]
 
     def used(*, charged: bool) -> int:
         gc.collect()
         tracemalloc.start()
         ledger = MemoryLedger()
-        for slot in range(slots if charged else 0):
+        for slot in range(slots):
             now = BEGIN + slot * window // 64
             for n, lines in enumerate(names):
-                ledger.admit(f"charge {slot} {n}", 0, 0, lines, now)
-                ledger.settle(f"charge {slot} {n}", {lines[0].meter: 123_456_789}, now)
+                call = f"charge {slot} {n}"
+                ledger.admit(call, 0, 0, lines if charged else [], now)
+                ledger.settle(call, {lines[0].meter: amount} if charged else {}, now)
         for n in range(REMEMBERED + 1):
             ledger.settle(f"other {n}", {})
         gc.collect()
@@ -247,8 +252,9 @@ def main() -> None:
     print("bytes per idle meter:")
     for name, window in WINDOWS.items():
         print(f"{name:>20}  {bytes_per_idle_meter(*window):>9,.0f}")
-    for slots in (2, 4, 8, 64):
-        print(f"{'sliding':>20}  {bytes_per_idle_meter(HOUR, True, slots=slots):>9,.0f}  charged in {slots} slots")
+    for slots, amount in ((8, 123_456_789), (65, 123_456_789), (65, 2 * NANO), (65, 1_000 * NANO)):
+        used = bytes_per_idle_meter(HOUR, True, slots=slots, amount=amount)
+        print(f"{'sliding':>20}  {used:>9,.0f}  charged ${amount / NANO:,.2f} in each of {slots} slots")
 
 
 if __name__ == "__main__":

@@ -113,22 +113,24 @@ class TestSpeed:
 
 
 class TestMemory:
-    @pytest.mark.parametrize("slots", [1, 4])
-    def test_of_an_idle_meter_is_500_bytes_at_most(self, kind, slots):
-        lines = lines_of(2_000, kind)
+    @pytest.mark.parametrize("slots", [1, 4, 64, 65, 200])
+    @pytest.mark.parametrize("amount", [123_456_789, 2**31 - 1], ids=["$0.12 a slot", "$2.14 a slot"])
+    def test_of_an_idle_meter_is_500_bytes_at_most(self, kind, slots, amount):
+        """Charged in any number of slots. At its worst: named as policies do, and the table has just grown."""
+        lines = [line._replace(meter=(kind, line.meter, None)) for line in lines_of(700, kind)]
         gc.collect()
         tracemalloc.start()
         ledger = charged(lines)
         for slot in range(1, slots):
+            now = NOW + slot * (HOUR // 64 + 1)
             for n, line in enumerate(lines):
-                now = NOW + slot * HOUR // 10
                 ledger.admit(f"call {slot} {n}", 0, 0, [line], now)
-                ledger.settle(f"call {slot} {n}", {line.meter: 123_456_789}, now)
+                ledger.settle(f"call {slot} {n}", {line.meter: amount}, now)
         gc.collect()
         used, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert len(ledger) == 2_000
-        assert 100 < used / 2_000 <= 500
+        assert len(ledger) == len(lines)
+        assert 100 < used / len(lines) <= 500
 
     def test_of_a_settled_call_is_350_bytes_at_most(self, kind):
         """What is remembered of it: thousands of calls must not fill the processor's cache."""

@@ -156,7 +156,7 @@ class Ledger(Protocol):
         ...
 
     def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
-        """End a call: its hold goes, and `amounts` are added to the meters' `settled`.
+        """End a call: its hold goes, and `amounts` (each at least 0) are added to the meters' `settled`.
 
         For a call already settled this is a correction: its former amounts are replaced. For a call that was never
         admitted (a charge without a hold), or was released, it is a plain charge.

@@ -1,169 +1,139 @@
 """One meter of the ledger in memory, and what of it counts at a time. Integers only: no lock, no clock, no calls.
 
-Theory of operation. A cell forgets by its window (see `Line`):
+Theory of operation. A cell forgets by its window (see `Line`), whose sign says how:
 
-    window = 0             nothing is ever forgotten: `settled` is what counts.
-    window > 0, slides     `settled` is what counts in `slot`, the newest that a step has come in: the amounts of
-                           `past`, slot by slot, `earlier` in all; the rest was settled in `slot` itself. Slot n begins
-                           at n × window / 64; in slot n those from n − 64 on count, so an amount goes after more than
-                           `window` and less than 65/64 of it.
-    window > 0, no slides  `settled` counts until the meter has been idle for `window`, and not before `until`.
-    window < 0             no line has named the meter yet; it forgets nothing until one does.
+    0      nothing is ever forgotten: `settled` is what counts. So it is too while no line has named the meter.
+    above  it slides: `settled` is what counts in the newest slot that a step has come in, the one that ends at `ends`.
+           What of that is from the slots before is in `past`; the rest was settled in the newest itself. Slot n begins
+           at n × window / 64; in slot n those from n − 64 on count, so an amount goes after more than the window and
+           less than 65/64 of it.
+    below  `settled` counts until the meter has been idle for that long, and not before `until`: a session or a period.
 
 Before `ends`, `settled` is what counts: nearly every step compares two numbers and divides nothing. From then on a
 sliding cell is let come to the present first (`pass_to`), which no answer from that time on can tell; so a meter in
-heavy use adds to one number, and `past`, replaced as a whole, changes once a slot. Looking changes nothing.
+heavy use adds to one number, and `past` changes once a slot. Looking changes nothing.
+
+A cell is small, as there may be a hundred thousand: what can be worked out from the rest is not kept.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from functools import lru_cache
 
+from . import past
 from .base import Line, Meter
-
-SLOTS = 64
-"""Parts of a sliding window. What counts is exact to one of them."""
-
-UNKNOWN = -1
-"""The window of a meter that has been charged and never been named by a line."""
+from .past import SLOTS
 
 FOREVER = 1 << 62
 """A time that no clock shows, in microseconds since the epoch."""
 
-Past: TypeAlias = tuple[int, ...]
-"""Slot, amount, slot, amount, …, oldest first: flat, as most meters have few."""
+GONE = -2
+"""The epoch of a cell that is no longer in the table of live meters: no call's record has it."""
 
 
 class Cell:
-    """One meter.
+    """One meter, which no line has named yet.
 
     Attributes:
+        window: microseconds. Above 0: it slides. Below: what is settled goes once the meter was idle for so long.
+        settled: what counts as spent until `ends`.
+        held: what open calls hold; `holds`: how many do.
         epoch: counts its resets.
-        ends: before this time `settled` is what counts: the end of `slot`; when a session is over, unless a call is
-            open by then; for ever. Of a meter that no line has named, minus the time of its last charge.
-        since: the time that everything charged before its first line counts as settled at.
-        standing: whether it is in the table of live meters.
+        past: what was settled in the slots before the newest, packed.
+        ends: before this time `settled` is what counts: the end of the newest slot; when a session is over, unless a
+            call is open by then; for ever. Of a meter that no line has named, minus the time of its last charge.
     """
 
-    __slots__ = (
-        "earlier",
-        "ends",
-        "epoch",
-        "held",
-        "holds",
-        "meter",
-        "past",
-        "settled",
-        "since",
-        "slides",
-        "slot",
-        "standing",
-        "window",
-    )
+    __slots__ = ("ends", "epoch", "held", "holds", "meter", "past", "settled", "window")
 
-    def __init__(self, meter: Meter, window: int = UNKNOWN, slides: bool = False, until: int = 0, now: int = 0) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self.window = window
-        self.slides = slides and window > 0
-        self.settled = 0
-        self.held = 0
-        self.holds = 0
-        self.epoch = 0
-        self.since = 0
-        self.past: Past = ()
-        self.slot = 0
-        self.earlier = 0
-        self.ends = until if window > 0 else 0
-        self.standing = False
-        if self.slides:
-            _, self.slot, self.ends = _slot_at(now, window)
-        else:
-            self.ends = self.reaches(now)
+        self.window = self.settled = self.held = self.holds = self.epoch = self.past = self.ends = 0
+
+    @classmethod
+    def of(cls, line: Line, now: int) -> Cell:
+        """A new cell with the window of a line."""
+        cell = cls(line.meter)
+        cell.window, cell.ends = _begun(line, now)
+        return cell
 
     def heir(self, now: int) -> Cell:
         """A new cell of the same meter and window, empty; of the same period, if it has one: `ends` is not before."""
-        return Cell(self.meter, self.window, self.slides, self.ends, now)
+        cell = Cell(self.meter)
+        cell.window, cell.ends = self.window, self.ends
+        if cell.window > 0:
+            cell.ends = _slot_at(now, cell.window)[2]
+        else:
+            cell.ends = cell.reaches(now)
+        return cell
 
     def adopt(self, line: Line) -> None:
         """Take the window of the first line that names the meter. What was charged by then was charged at one time."""
-        since = -self.ends
-        like = Cell(self.meter, line.window, line.slides, line.until, since)
-        window, slides, slot, ends = like.window, like.slides, like.slot, like.ends
+        window, ends = _begun(line, -self.ends)
         try:
-            self.window, self.slides, self.slot, self.ends, self.since = window, slides, slot, ends, since
+            self.window, self.ends = window, ends
         except BaseException:
-            self.window, self.slides, self.slot, self.ends, self.since = window, slides, slot, ends, since
+            self.window, self.ends = window, ends
             raise
 
     def empty(self) -> None:
         """Zero what is settled, all of it, whatever strikes meanwhile."""
         try:
-            self.past, self.earlier, self.settled = (), 0, 0
+            self.past = self.settled = 0
         except BaseException:
-            self.past, self.earlier, self.settled = (), 0, 0
+            self.past = self.settled = 0
             raise
 
     def settled_at(self, now: int) -> int:
         """What counts as settled at a time."""
-        if now < self.ends or self.window <= 0:
+        if now < self.ends or self.window == 0:
             return self.settled
-        if self.slides:
-            past = (*self.past, self.slot, self.settled - self.earlier)
-            return _slid(self.settled, past, _slot_at(now, self.window)[1] - SLOTS)[0]
+        if self.window > 0:
+            return past.passed(self.past, self.settled, _slot_at(now, self.window)[1] - self.slot)[1]
         return self.settled if self.holds else 0
+
+    @property
+    def slot(self) -> int:
+        """The newest slot of a cell that slides."""
+        return slot_before(self.ends, self.window)
 
     def is_over(self, now: int) -> bool:
         """Whether a meter with a window has forgotten everything: nothing of it would be missed."""
-        if now < self.ends or self.window <= 0 or self.holds:
+        window = self.window
+        if now < self.ends or window == 0 or self.holds:
             return False
-        return not self.slides or now >= self.ends + self.window
+        return window < 0 or now >= self.ends + window
 
     def reaches(self, now: int) -> int:
         """`ends`, once a step has come at a time. What slides is let come to that time first."""
         window = self.window
         if window == 0:
-            return FOREVER
-        if window < 0:
-            return min(self.ends, -now)
-        if self.slides:
+            return self.ends if self.ends > 0 else min(self.ends, -now)
+        if window > 0:
             if now >= self.ends:
                 self.pass_to(now)
             return self.ends
-        return max(self.ends, now + window)
+        return max(self.ends, now - window)
 
     def pass_to(self, now: int) -> None:
         """Let a sliding cell come to a slot after its newest: what slides out goes. All of it, whatever strikes."""
-        _, slot, ends = _slot_at(now, self.window)
-        settled, past = self.settled, self.past
-        newest = settled - self.earlier
-        if newest:
-            past = (*past, self.slot, newest)
-        if past and past[0] < slot - SLOTS:
-            settled, past = _slid(settled, past, slot - SLOTS)
+        window = self.window
+        _, slot, ends = _slot_at(now, window)
+        before, settled = past.passed(self.past, self.settled, slot - (self.ends - 1) * SLOTS // window)
         try:
-            self.settled, self.past, self.earlier, self.slot, self.ends = settled, past, settled, slot, ends
+            self.settled, self.past, self.ends = settled, before, ends
         except BaseException:
-            self.settled, self.past, self.earlier, self.slot, self.ends = settled, past, settled, slot, ends
+            self.settled, self.past, self.ends = settled, before, ends
             raise
 
-    def corrected(self, more: int, slot: int) -> tuple[int, Past, int]:
-        """A sliding meter once what was settled in a slot is more by so much: settled, past and earlier."""
-        settled, past, earlier = self.settled, self.past, self.earlier
-        if self.since:
-            # A charge from before the first line has no slot of its own.
-            slot = max(slot, self.since * SLOTS // self.window)
-        if slot >= self.slot:
-            return settled + more, past, earlier
-        if slot < self.slot - SLOTS:
-            return settled, past, earlier
-        at = len(past)
-        while at and past[at - 2] > slot:
-            at -= 2
-        if at and past[at - 2] == slot:
-            past = (*past[: at - 1], past[at - 1] + more, *past[at:])
-        else:
-            past = (*past[:at], slot, more, *past[at:])
-        return settled + more, past, earlier + more
+    def corrected(self, more: int, slot: int) -> tuple[int, int]:
+        """A sliding meter once what was settled in a slot is more by so much: settled and past."""
+        age = self.slot - slot
+        if age <= 0:
+            return self.settled + more, self.past
+        if age > SLOTS:
+            return self.settled, self.past
+        return self.settled + more, past.corrected(self.past, age, more)
 
     def frees_at(self, lack: int, held: int, now: int) -> int | None:
         """When `lack` of a sliding meter will have slid out, at the earliest: open calls may settle `held` now.
@@ -171,17 +141,39 @@ class Cell:
         Returns:
             Microseconds since the epoch; None if that much never will, or the meter does not slide.
         """
-        if not self.slides:
+        if self.window <= 0:
             return None
-        current = self.slot if now < self.ends else _slot_at(now, self.window)[1]
-        slots = (*self.past, self.slot, self.settled - self.earlier, current, held)
-        for at in range(0, len(slots), 2):
-            if slots[at] >= current - SLOTS:
-                lack -= slots[at + 1]
+        newest = self.slot
+        current = newest if now < self.ends else _slot_at(now, self.window)[1]
+        slots = [(newest - age, amount) for age, amount in past.amounts(self.past)]
+        slots += [(newest, self.settled - past.total(self.past)), (current, held)]
+        for slot, amount in slots:
+            if slot >= current - SLOTS:
+                lack -= amount
                 if lack <= 0:
                     # The first microsecond at which that slot no longer counts.
-                    return _end(slots[at] + SLOTS, self.window)
+                    return _end(slot + SLOTS, self.window)
         return None
+
+
+def slot_before(end: int, window: int) -> int:
+    """The slot of a sliding window that ends at a time, or in which the microsecond before it lies."""
+    return (end - 1) * SLOTS // window
+
+
+def _begun(line: Line, now: int) -> tuple[int, int]:
+    """`window` and `ends` of a meter that a line names at a time."""
+    if line.window == 0:
+        return 0, FOREVER
+    if line.slides:
+        return line.window, _slot_at(now, line.window)[2]
+    return _below(line.window), max(line.until, now + line.window)
+
+
+@lru_cache(1_000)
+def _below(window: int) -> int:
+    """The window of a cell that does not slide: one object for all that are as long."""
+    return -window
 
 
 _slots: dict[int, tuple[int, int, int]] = {}
@@ -201,15 +193,6 @@ def _slot_at(now: int, window: int) -> tuple[int, int, int]:
             _slots.clear()
         _slots[window] = last
     return last
-
-
-def _slid(settled: int, past: Past, first: int) -> tuple[int, Past]:
-    """A sum and its slots, without the slots before the first that counts."""
-    gone = 0
-    while gone < len(past) and past[gone] < first:
-        settled -= past[gone + 1]
-        gone += 2
-    return settled, past[gone:]
 
 
 def _end(slot: int, window: int) -> int:

@@ -1,8 +1,8 @@
 """What the ledger in memory remembers of calls that have ended: the most recent ones, and only what it may still need.
 
-Theory of operation. Of a settled call, a correction needs on each meter the cell, its epoch, the amount and the slot of
-the settlement; that is its record, one flat tuple, as there are thousands. Of a released call, a tombstone tells where
-it held: a late charge goes there, and not on what has started anew since.
+Theory of operation. Of a settled call, a correction needs on each meter the cell, its epoch, the amount, and where the
+meter slides the end of the slot of the settlement; that is its record, one flat tuple, as there are thousands. Of a
+released call, a tombstone tells where it held: a late charge goes there, and not on what has started anew since.
 
 Here is worked out what a settlement changes that does not simply end a hold; the ledger writes it.
 """
@@ -14,20 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from .base import Meter
-from .cells import Cell, Past
+from .cells import Cell, slot_before
 from .meters import Meters
 
 LOST = -1
 """The epoch in a record of what can no longer be corrected: its meter has started anew since."""
 
 Record: TypeAlias = tuple[Any, ...]
-"""Cell, epoch, amount, slot; and again for each meter."""
+"""Cell, epoch, amount, end of the slot (not above 0 if there was none); and again for each meter."""
 
 Row: TypeAlias = tuple[Cell, int, int, int, int]
 """What the end of a call makes of one meter: the cell, then `settled`, `held`, `holds` and `ends` as they will be."""
 
-Slots: TypeAlias = tuple[Cell, Past, int]
-"""A sliding cell, then `past` and `earlier` as they will be: apart from the rows, as only corrections change them."""
+Slots: TypeAlias = tuple[Cell, int]
+"""A sliding cell, then `past` as it will be: apart from the rows, as only corrections change it."""
 
 
 class Ended:
@@ -65,21 +65,23 @@ class Ended:
     ) -> int:
         """Work out the correction of a settled call. Returns how many of its amounts come too late."""
         dropped = 0
-        for cell, epoch, old, slot in parts(former):
+        for cell, epoch, old, end in parts(former):
             new = amounts.get(cell.meter, 0)
             if cell.is_over(now):
-                if not cell.slides:
+                if cell.window < 0:
                     dropped += new != old
                     epoch = LOST
             elif cell.epoch == epoch:  # else its charge has gone with the epoch
                 settled = cell.settled + new - old
-                if cell.slides:
+                if cell.window > 0:
                     if now >= cell.ends:
                         cell.pass_to(now)
-                    settled, past, earlier = cell.corrected(new - old, slot)
-                    slots.append((cell, past, earlier))
+                    if end <= 0:
+                        end = self._meters.adopted[cell] + 1
+                    settled, past = cell.corrected(new - old, slot_before(end, cell.window))
+                    slots.append((cell, past))
                 rows.append((cell, settled, cell.held, cell.holds, cell.ends))
-            record += (cell, epoch, new, slot)
+            record += (cell, epoch, new, end)
         return dropped
 
     def charge(
@@ -89,25 +91,31 @@ class Ended:
         now: int,
         rows: list[Row],
         record: list[Any],
+        new: list[Cell],
     ) -> int:
-        """Work out what a call is charged beside what `record` says. Returns how many of the amounts come too late."""
+        """Work out what a call is charged beside what `record` says, and the cells that stand in no table yet.
+
+        Returns:
+            how many of the amounts come too late.
+        """
         dropped = 0
         named = {cell.meter for cell, _, _, _ in parts(record)}
         held_once = {cell.meter: cell for cell in self.released.get(call, ())}
-        for meter, new in amounts.items():
+        for meter, amount in amounts.items():
             if meter in named:
                 continue
             once = held_once.get(meter)
-            if once is not None and not once.slides and once.is_over(now):
-                dropped += new != 0
-                record += (once, LOST, new, 0)
+            if once is not None and once.window < 0 and once.is_over(now):
+                dropped += amount != 0
+                record += (once, LOST, amount, 0)
                 continue
             cell = self._meters.cells.get(meter)
             if cell is None or cell.is_over(now):
                 cell = Cell(meter) if once is None else once.heir(now)
+                new.append(cell)
             ends = cell.reaches(now)
-            rows.append((cell, cell.settled + new, cell.held, cell.holds, ends))
-            record += (cell, cell.epoch, new, cell.slot)
+            rows.append((cell, cell.settled + amount, cell.held, cell.holds, ends))
+            record += (cell, cell.epoch, amount, ends if cell.window > 0 else 0)
         return dropped
 
 

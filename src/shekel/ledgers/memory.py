@@ -121,6 +121,7 @@ class MemoryLedger:
             rows: list[Row] = []
             record: list[Any] = []
             slots: list[Slots] = []
+            new: list[Cell] = []
             dropped = self.dropped
             present = self._open.get(call)
             if present is not None:
@@ -131,8 +132,8 @@ class MemoryLedger:
                 if former is not None:
                     dropped += self._ended.correct(former, amounts, now, rows, slots, record)
             if placed < len(amounts):
-                dropped += self._ended.charge(call, amounts, now, rows, record)
-            self._write_end(call, rows, slots, tuple(record), (), dropped)
+                dropped += self._ended.charge(call, amounts, now, rows, record, new)
+            self._write_end(call, rows, slots, tuple(record), (), dropped, new)
             if at_zero or self._meters.forgotten:
                 self._meters.sweep([row[0] for row in rows], self._settled)
             self._ended.let_go(len(rows))
@@ -148,7 +149,7 @@ class MemoryLedger:
             windowed = self._released.get(call, ())
             if present is not None:
                 self._end(present, {}, now, rows, [])
-                windowed = tuple([row[0] for row in rows if row[0].window > 0])
+                windowed = tuple([row[0] for row in rows if row[0].window])
             self._write_end(call, rows, (), None, windowed, self.dropped)
             for row in rows:
                 self._meters.drop_if_idle(row[0])
@@ -221,7 +222,7 @@ class MemoryLedger:
             if cell in asked:
                 continue
             ends = cell.ends
-            if cell.window and not cell.slides and (later := now + cell.window) > ends:
+            if cell.window < 0 and (later := now - cell.window) > ends:
                 ends = later
             asked[cell] = (line, meter, base, rate, ends)
             if shadow is not None:
@@ -275,24 +276,26 @@ class MemoryLedger:
             else:
                 placed += 1
             ends = cell.ends
-            if cell.window:
-                if not cell.slides:
-                    if (later := now + cell.window) > ends:
-                        ends = later
-                elif now >= ends:
+            window = cell.window
+            slot = 0
+            if window > 0:
+                if now >= ends:
                     ends = cell.reaches(now)
+                slot = ends
+            elif window and (later := now - window) > ends:
+                ends = later
             settled = cell.settled + new
             if not settled:
                 at_zero = True
             rows.append((cell, settled, cell.held - held, cell.holds - 1, ends))
-            record += (cell, cell.epoch, new, cell.slot)
+            record += (cell, cell.epoch, new, slot)
         return placed, at_zero
 
     def _write_hold(self, call: str, rows: list[_Taken], new: Mapping[Meter, Cell], hold: _Hold) -> None:
         """Write an admission or an extension, all of it: doing it twice is the same as once."""
         try:
-            for cell, _, held, holds, ends, _ in rows:
-                if new and not cell.standing:
+            for cell, _, held, holds, ends, meter in rows:
+                if new and new.get(meter) is cell:
                     self._meters.stand(cell)
                 cell.held = held
                 cell.holds = holds
@@ -310,19 +313,19 @@ class MemoryLedger:
         record: Record | None,
         tombstone: tuple[Cell, ...],
         dropped: int,
+        new: Collection[Cell] = (),
     ) -> None:
         """Write the end of a call, a correction or a charge, all of it: doing it twice is the same as once."""
         try:
+            for cell in new:
+                self._meters.stand(cell)
             for cell, settled, held, holds, ends in rows:
-                if not cell.standing:
-                    self._meters.stand(cell)
                 cell.settled = settled
                 cell.held = held
                 cell.holds = holds
                 cell.ends = ends
-            for cell, past, earlier in slots:
+            for cell, past in slots:
                 cell.past = past
-                cell.earlier = earlier
             self.dropped = dropped
             self._open.pop(call, None)
             if record is None:
@@ -332,7 +335,7 @@ class MemoryLedger:
                 if self._released:
                     self._released.pop(call, None)
         except BaseException:
-            self._write_end(call, rows, slots, record, tombstone, dropped)
+            self._write_end(call, rows, slots, record, tombstone, dropped, new)
             raise
 
 

@@ -18,7 +18,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from .base import Line, Meter
-from .cells import Cell
+from .cells import GONE, Cell
 
 LOOKS = 2
 """Cells that a step looks at, in the ring or in the queue, for each that it adds, beside the one it looks at anyway."""
@@ -30,6 +30,8 @@ class Meters:
     Attributes:
         forgotten: those that go when their holds end.
         at_zero: those without a window where nothing is settled, each with the newest call of then.
+        adopted: those that slide and were charged before a line named them, with the time at which all of that counts
+            as settled.
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,7 @@ class Meters:
         self.ring: deque[Cell] = deque()
         self.forgotten: set[Cell] = set()
         self.at_zero: OrderedDict[Cell, str] = OrderedDict()
+        self.adopted: dict[Cell, int] = {}
 
     def find(self, cell: Cell | None, line: Line, now: int, new: dict[Meter, Cell], looking: bool) -> Cell:
         """The cell of a line, come to the present; a new one if there is none or if it is over.
@@ -48,7 +51,7 @@ class Meters:
             new: cells that are not in the table, by meter; what is made here is added.
             looking: whether nothing may change: then what would is a copy, in `new`.
         """
-        if cell is not None and cell.slides and not looking and now < cell.ends + cell.window:
+        if cell is not None and cell.window > 0 and not looking and now < cell.ends + cell.window:
             cell.pass_to(now)
             return cell
         known = new.get(line.meter)
@@ -57,28 +60,29 @@ class Meters:
         if cell is not None:
             if looking:
                 cell = new[line.meter] = copy.copy(cell)
-            if cell.window < 0:
+            if cell.window == 0:  # no line has named it: what never forgets does not end
                 if line.window and not looking:
                     self.ring.append(cell)
+                    if line.slides:
+                        self.adopted[cell] = -cell.ends
                 cell.adopt(line)
             if not cell.is_over(now):
-                if cell.slides:
+                if cell.window > 0:
                     cell.reaches(now)
                 return cell
-        cell = new[line.meter] = Cell(line.meter, line.window, line.slides, line.until, now)
+        cell = new[line.meter] = Cell.of(line, now)
         return cell
 
     def stand(self, cell: Cell) -> None:
         """Put a new cell in the table. Doing it twice is the same as doing it once."""
-        if cell.standing:
-            return
         former = self.cells.get(cell.meter)
-        if former is not None and former is not cell:
+        if former is cell:
+            return
+        if former is not None:
             self.drop(former)  # it was over
-        if cell.window > 0:
+        if cell.window:
             self.ring.append(cell)
         self.cells[cell.meter] = cell
-        cell.standing = True
 
     def look_around(self, now: int, added: int) -> None:
         """Look at the next few cells of the ring, more than are added to it, and drop those that are over."""
@@ -87,7 +91,7 @@ class Meters:
         while looks and ring:
             looks -= 1
             cell = ring[0]
-            if cell.standing and (now < cell.ends or not cell.is_over(now)):
+            if cell.epoch != GONE and (now < cell.ends or not cell.is_over(now)):
                 ring.rotate(-1)
                 continue
             # Dropped before it leaves the ring: cut off in between, it is met there again.
@@ -98,7 +102,7 @@ class Meters:
         """Let go of cells that a settlement has left idle, once no call of those settled could be corrected on them."""
         newest = next(reversed(settled))
         for cell in cells:
-            if cell.window <= 0 and not cell.settled:
+            if cell.window == 0 and not cell.settled:
                 self.at_zero[cell] = newest
                 self.at_zero.move_to_end(cell)
             self.drop_if_idle(cell)
@@ -121,14 +125,15 @@ class Meters:
         """Drop a cell that nobody would miss; one with a window waits for the ring to come round to it."""
         if cell.holds:
             return
-        if cell in self.forgotten or (cell.window <= 0 and not cell.settled and cell not in self.at_zero):
+        if cell in self.forgotten or (cell.window == 0 and not cell.settled and cell not in self.at_zero):
             self.drop(cell)
 
     def drop(self, cell: Cell) -> None:
         """Take a cell out of the table. What is charged to it already can no longer be corrected."""
         # Only where it still stands: a forgotten cell may have a successor of the same name.
         if self.cells.get(cell.meter) is cell:
-            cell.epoch += 1
             del self.cells[cell.meter]
-        cell.standing = False
+        # After that, as what is gone is taken out of the ring whatever it holds.
+        cell.epoch = GONE
         self.forgotten.discard(cell)
+        self.adopted.pop(cell, None)
