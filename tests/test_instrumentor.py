@@ -19,7 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shekel import ShekelInstrumentor, budget
-from shekel.doors.stainless import SDKS, Door
+from shekel.doors.seams import SDKS
+from shekel.doors.stainless import Door
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider
 

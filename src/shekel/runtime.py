@@ -26,7 +26,8 @@ from .budgets.scope import entries
 from .budgets.traced_gate import TracedGate
 from .call import Call, open_calls
 from .call import forked as call_ids_forked
-from .doors.stainless import SDKS, Door
+from .doors.seams import SDKS
+from .doors.stainless import Door
 from .estimation import Estimator
 from .ledgers.memory import MemoryLedger
 from .package import version

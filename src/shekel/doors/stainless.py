@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from .. import faults
@@ -28,36 +25,10 @@ from . import errors, loops
 from .answers import ResultHook, passage_of
 from .hiding import passing
 from .passage import Passage
+from .seams import CLIENTS, LOOPS, Sdk, Seams, is_of_others, subclasses
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
-
-
-@dataclass(frozen=True, slots=True)
-class Sdk:
-    """One SDK with this kind of client.
-
-    Attributes:
-        name: its import name, which is also its name in the endpoint tables.
-        lowest: the lowest version that is supported, as numbers.
-    """
-
-    name: str
-    lowest: tuple[int, ...]
-
-    @property
-    def module(self) -> str:
-        return f"{self.name}._base_client"
-
-
-SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
-
-_CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
-_LOOPS = (("Stream", "__iter__"), ("AsyncStream", "__aiter__"))
-_OURS = "_shekel"
-"""What marks the wrappers of a door."""
-
-_SEAMS = ("request", "_build_request", "_process_response")
 
 
 class Door:
@@ -76,12 +47,12 @@ class Door:
         self.runtime = runtime
         self._current = 0
         self._installations = 0
-        self._placed: list[tuple[type, str, Any, Any]] = []
+        self._seams = Seams()
 
     @property
     def is_in_place(self) -> bool:
         """Whether calls of the SDK pass here."""
-        return bool(self._placed)
+        return bool(self._seams)
 
     def install(self, module: Any) -> bool:
         """Wrap the seams of an imported `_base_client`. Returns whether they are there.
@@ -89,9 +60,9 @@ class Door:
         Where a seam is missing or the version is not supported, one warning names version and consequence, and the SDK
         is left as it is.
         """
-        if self._placed:
+        if self._seams:
             return True
-        problem = self._problem(module)
+        problem = self.sdk.problem(module)
         if problem is not None:
             faults.warn_once(
                 f"unsupported {self.sdk.name}",
@@ -102,60 +73,31 @@ class Door:
             return False
         self._installations += 1
         self._current = self._installations
-        for name, is_async in _CLIENTS:
+        for name, is_async in CLIENTS:
             base = getattr(module, name)
             self._wrap_class(base, is_async)
-            for subclass in _subclasses(base):
+            for subclass in subclasses(base):
                 # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
                 if "request" in subclass.__dict__:
-                    self._place(subclass, "request", self._async_request if is_async else self._sync_request)
-        for name, seam in _LOOPS:
+                    self._seams.place(subclass, "request", self._async_request if is_async else self._sync_request)
+        for name, seam in LOOPS:
             owner = getattr(module, name, None)
             if isinstance(owner, type) and loops.is_known(owner.__dict__.get(seam)):
-                self._place(owner, seam, self._loop)
+                self._seams.place(owner, seam, self._loop)
         return True
 
     def remove(self) -> None:
         """Undo `install` where ours is outermost; elsewhere ours stays as a pass-through."""
         self._current = 0
-        for owner, name, ours, former in reversed(self._placed):
-            if owner.__dict__.get(name) is ours:
-                setattr(owner, name, former)
-        self._placed = []
-
-    def _problem(self, module: Any) -> str | None:
-        package = sys.modules.get(self.sdk.name)
-        version = str(getattr(package, "__version__", "unknown"))
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-        if len(numbers) == 2 and numbers < self.sdk.lowest:
-            lowest = ".".join(map(str, self.sdk.lowest))
-            return f"version {version}, at least {lowest} is needed"
-        for name, _ in _CLIENTS:
-            client = getattr(module, name, None)
-            for seam in _SEAMS:
-                if not callable(getattr(client, seam, None)):
-                    return f"version {version} has no {self.sdk.module}.{name}.{seam}"
-        return None
+        self._seams.remove()
 
     def _wrap_class(self, owner: type, is_async: bool) -> None:
-        self._place(owner, "request", self._async_request if is_async else self._sync_request)
-        self._place(owner, "_process_response", self._async_process if is_async else self._sync_process)
+        place = self._seams.place
+        place(owner, "request", self._async_request if is_async else self._sync_request)
+        place(owner, "_process_response", self._async_process if is_async else self._sync_process)
         if callable(getattr(owner, "_sleep_for_retry", None)):
-            self._place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
-        for base in owner.__mro__:
-            if "_build_request" in base.__dict__:
-                # Sync and async clients share it: one wrapper is enough.
-                if not any(owner is base and name == "_build_request" for owner, name, _, _ in self._placed):
-                    self._place(base, "_build_request", self._build)
-                break
-
-    def _place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
-        former = getattr(owner, name) if name not in owner.__dict__ else owner.__dict__[name]
-        # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
-        ours = make(former.__get__(None, owner))
-        ours.__dict__[_OURS] = True
-        setattr(owner, name, ours)
-        self._placed.append((owner, name, ours, former))
+            place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
+        self._seams.place_once(owner, "_build_request", self._build)  # sync and async clients share it
 
     # The way in
 
@@ -172,7 +114,7 @@ class Door:
 
     def _sync_request(self, former: Any) -> Any:
         live = self._current
-        over = _is_of_others(former)
+        over = is_of_others(former)
 
         @functools.wraps(former)
         def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
@@ -204,7 +146,7 @@ class Door:
 
     def _async_request(self, former: Any) -> Any:
         live = self._current
-        over = _is_of_others(former)
+        over = is_of_others(former)
 
         @functools.wraps(former)
         async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
@@ -335,26 +277,8 @@ class Door:
             faults.report("saw a retry", error)
 
 
-def _is_of_others(former: Any) -> bool:
-    """Whether a wrapper of somebody else's lies below, which may start a span for the call."""
-    if not hasattr(former, "__wrapped__"):
-        return False
-    return not (type(former) is FunctionType and former.__dict__.get(_OURS))  # a proxy shows what it wraps
-
-
 def _asks_for_stream(options: Any) -> bool:
     for body in (options.extra_json, options.json_data):
         if isinstance(body, dict) and body.get("stream") is True:
             return True
     return False
-
-
-def _subclasses(base: type) -> list[type]:
-    found: list[type] = []
-    waiting: list[type] = list(base.__subclasses__())
-    while waiting:
-        each = waiting.pop()
-        if each not in found:
-            found.append(each)
-            waiting.extend(each.__subclasses__())
-    return found
