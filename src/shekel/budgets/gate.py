@@ -1,44 +1,40 @@
-"""The gate: finds the meters that a call is charged to, and asks the ledger to admit, extend and settle.
+"""The gate: admits calls and tools, extends the holds of streams, and settles what calls have cost.
 
-It turns a request's facts and a price into what a hold needs, by the mode of each budget, as the law of the ledger
-says. It knows no SDK, no HTTP and no spans. All meters of a call take their holds in one step of the ledger, or none.
+How a call is admitted says `admission`; here is what comes after it, and what is charged without asking. It knows no
+SDK, no HTTP and no spans.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 
 from .. import context as ctx
-from .. import faults, late, locks
 from ..call import Call
 from ..estimation import Estimator
-from ..ledgers.base import Balance, Grant, Ledger, Line, Refusal
+from ..ledgers.base import Balance, Ledger
 from ..settlement import Cost
-from . import fallbacks, refusals
+from . import refusals
+from .admission import Admission
 from .amounts import amounts_of
-from .appraisal import Appraisal
 from .claims import Claim, Payer
 from .corrections import Corrections
-from .errors import BudgetExceededError, FallbackError
-from .gauges import Gauges
-from .holds import Need, line, line_of, need_of, with_failed
-from .limits import Mode, Unit
+from .errors import BudgetExceededError
+from .holds import line, with_failed
+from .limits import Unit
 from .part_errors import ToolBudgetExceededError
-from .slices import Slices
 from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
-    from ..providers.base import Endpoint
     from .budget import Budget
     from .tracking import Tracking
 
 
-class Gate(Appraisal):
+class Gate(Admission):
     """Admits, extends and settles calls. One per process; holds no state of its own beyond its parts.
 
     Args:
@@ -64,15 +60,9 @@ class Gate(Appraisal):
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         shadowed: Callable[[Claim, str], None] = lambda claim, decision: None,
     ) -> None:
-        super().__init__(prices, estimator)
-        self.ledger = ledger
-        self.payers = tuple(payers)
+        super().__init__(ledger, prices, estimator, payers, clock, shadowed)
         self.corrections = Corrections(ledger, overran)
         self.clock = clock
-        self.gauges = Gauges(ledger, clock)
-        self._slices = Slices(ledger, self._tell_shadows)
-        self.forked = False
-        """Set in a forked child, until its first call under a limit has said so."""
         self.watched: Callable[[Call, Claim, Balance], None] | None = None
         """Told what each limit shows after a settlement, while somebody listens for soft limits."""
         self.tracking: Tracking | None = None
@@ -81,190 +71,8 @@ class Gate(Appraisal):
         """Told of a tool that is not run."""
         self._overran = overran
         self._violated = violated
-        self._shadowed = shadowed
 
-    # Admission
-
-    def admit(self, call: Call, context: Context) -> None:
-        """Decide about a call, once: it holds on all its meters afterwards, or is refused.
-
-        A refusal is kept in `call.refusal` for the door to raise; nothing is raised here, because the decision may be
-        made inside a span processor, where an exception would keep other processors from the span.
-        """
-        if call.decided:
-            return
-        self._find(call, context)
-        try:
-            self._admit(call)
-        except (BudgetExceededError, FallbackError) as refusal:
-            call.refusal = refusal
-
-    def _find(self, call: Call, context: Context) -> None:
-        """The meters that the call is charged to."""
-        call.decided = True
-        now = call.moment()
-        call.all_claims = tuple(
-            {
-                c.meter: c
-                for payer in self.payers
-                for c in payer.claims(context, now / 1_000_000, provider=call.provider)
-            }.values()
-        )
-        self._select(call)
-        if self.forked:
-            self._warn_of_fork(call)
-
-    def _warn_of_fork(self, call: Call) -> None:
-        if any(claim.limit is not None for claim in call.claims):
-            self.forked = False
-            faults.warn_once(
-                "forked",
-                "This process was forked, and Shekel keeps spending in the memory of each process: every worker has "
-                "the whole limit of its budgets to itself, and together they may spend as many times as much. Divide "
-                "the limits by the number of workers.",
-            )
-
-    def _select(self, call: Call) -> None:
-        """Only the meters that count calls of this model; a fallback may change which they are."""
-        claims = call.all_claims
-        if any(c.model is not None or c.models or c.unit is Unit.TOOL_CALLS for c in claims):
-            claims = tuple(c for c in claims if c.unit is not Unit.TOOL_CALLS and c.counts(call.model))
-        call.claims = claims
-
-    def _admit(self, call: Call) -> None:
-        call.override = next((c.price for c in reversed(call.claims) if c.price is not None), None)
-        self.estimate_input(call)
-        call.quote = self.quote(call, call.model)
-        if not call.claims:
-            self._expect(call)
-            return
-        for claim in call.claims:
-            if claim.stopped:
-                raise refusals.stopped(call, claim, self.ledger.read(claim.meter, call.moment()))
-        if locks.inside():
-            raise refusals.in_between(call, call.claims[0])
-        self._start_fallback(call)
-        answer = self._ask(call)
-        if isinstance(answer, Refusal) and late.flush():
-            answer = self._ask(call)  # a stream that was dropped unread gave its hold back
-        if isinstance(answer, Refusal):
-            for model, owner in self._further(call, answer):
-                self._switch(call, model, owner)
-                answer = self._ask(call)
-                if isinstance(answer, Grant):
-                    break
-        if isinstance(answer, Refusal):
-            answer = refusals.innermost(call, answer, self.ledger)
-            call.refused = answer
-            call.refused_claim = refusals.claim_of(call, answer)
-            for claim in call.claims:
-                self.gauges.see(claim)
-            raise refusals.exceeded(call, answer)
-        self._open_accounts(call)
-
-    def _expect(self, call: Call) -> None:
-        """Without meters nothing is held, but an end without usage still needs the expected cost."""
-        if call.quote is not None:
-            need = call.need = need_of(call, call.quote, self.expected_output(call))
-            call.expected, call.upper = need.expected, need.upper
-
-    def _ask(self, call: Call) -> Grant | Refusal:
-        """One atomic admission over all meters of the call, each line by the mode of its own budget."""
-        claims = call.claims
-        barred: set[Hashable] = set()
-        if call.quote is None:
-            for claim in claims:
-                if claim.unit is Unit.USD and claim.votes and not claim.allow_unpriced:
-                    raise refusals.unpriced(call, claim, self.ledger.read(claim.meter, call.moment()).settled)
-                if claim.unit is Unit.USD and claim.shadow is not None and not claim.allow_unpriced:
-                    barred.add(claim.shadow)
-        need = call.need = need_of(call, call.quote, self.expected_output(call))
-        call.expected, call.upper = need.expected, need.upper
-        stream = call.request.stream
-        strict = False
-        for claim in claims:
-            if claim.mode is Mode.STRICT and claim.strict and (claim.unit is not Unit.USD or call.quote is not None):
-                problem = refusals.unbounded(call, claim, self.ledger, need)
-                if problem is not None:
-                    raise problem
-                strict = True
-            elif claim.mode is Mode.STRICT and claim.shadow is not None and claim.counts_output:
-                problem = refusals.unbounded(call, claim, self.ledger, need)
-                if problem is not None:
-                    barred.add(claim.shadow)
-        sliced = stream and any(c.mode is Mode.SLICED for c in claims)
-        # Beside a strict meter a slice is a fixed part of the hold: the least, so that nothing is refused that fits.
-        first = 0 if not sliced else need.least(0) if strict else self._slices.size(call, need, 0, call.moment())
-        lines = [line_of(claim, need, stream=stream, strict=strict, first=first) for claim in claims]
-        if barred:  # a shadow that would refuse, whatever is left of it
-            lines = [each._replace(limit=-1) if each.shadow in barred else each for each in lines]
-        least = most = 0
-        if strict and need.most is not None:
-            least, most = min(call.request.min_cap, need.most), need.most
-        elif sliced and not strict:
-            least, most = min(first, need.least(0)), first
-        answer = self.ledger.admit(call.id, least, most, lines, call.moment(), instead_of=call.instead_of)
-        if isinstance(answer, Grant):
-            self._granted(call, need, answer, lines, strict=strict, sliced=sliced, first=first)
-        return answer
-
-    def _granted(
-        self, call: Call, need: Need, answer: Grant, lines: list[Line], *, strict: bool, sliced: bool, first: int
-    ) -> None:
-        """Keep what is held. A strict grant becomes the cap of the request, and bounds what the call can cost."""
-        if sliced:
-            call.granted = first if strict else answer.tokens
-        if strict:
-            cap = answer.tokens
-            capped = [claim.strict and each.rate > 0 for claim, each in zip(call.claims, lines, strict=True)]
-            if any(capped) and need.most is not None and (need.cap is None or cap < need.cap):
-                call.cap = cap
-            if need.strict_base is not None and need.most is not None:
-                # What is asked for now is bounded by the grant, not by the model's maximum.
-                call.upper = need.strict_base + cap * need.strict_rate
-            lines = [each._replace(base=each.base + cap * each.rate, rate=0) for each in lines]
-        if answer.left_out:
-            call.left_out = frozenset(answer.left_out)
-            lines = [each._replace(base=0, rate=0) if each.shadow in call.left_out else each for each in lines]
-            self._tell_shadows(call, call.left_out, "would_refuse")
-        call.held_lines = lines
-
-    # Fallback
-
-    def _start_fallback(self, call: Call) -> None:
-        """Use the model that is due by the thresholds, before anything is asked."""
-        due = fallbacks.due(call, self.ledger)
-        if due is not None:
-            self._switch(call, *due)
-
-    def _further(self, call: Call, refusal: Refusal) -> Iterator[tuple[str, Claim]]:
-        """The cheaper models that may still fit where this one does not, in the order of the chain."""
-        owner = fallbacks.owner(call, refusals.claim_of(call, refusal))
-        return fallbacks.after(call.model, owner)
-
-    def _switch(self, call: Call, model: str, owner: Claim) -> None:
-        if model == call.model:
-            return
-        if call.fallback_from is None:
-            call.fallback_from = call.model
-        body = {**(call.body or {}), "model": model}
-        call.request = cast("Endpoint", call.endpoint).read_request(body)  # only what came through a door falls back
-        call.body = body
-        self._select(call)
-        self.estimate_input(call)
-        call.quote = self.quote(call, model)
-        if owner.account is not None:
-            call.fallback_of = owner
-
-    def _open_accounts(self, call: Call) -> None:
-        owner = call.fallback_of
-        if owner is not None and owner.account is not None:
-            owner.account.switched(call, call.model, self.ledger.read(owner.meter, call.moment()).settled)
-        for index, claim in enumerate(call.claims):
-            if claim.account is not None and claim.first:
-                claim.account.call_opened(call, index)
-            if claim.name is not None and claim.name not in self.gauges.meters:
-                self.gauges.see(claim)
+    # Tools, and what is recorded by hand
 
     def admit_tool(
         self, name: str, price: Callable[[Budget | None], int], context: Context, *, counts: bool = True
@@ -303,13 +111,6 @@ class Gate(Appraisal):
     def extend(self, call: Call, tokens: int) -> bool:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
         return self._slices.extend(call, tokens)
-
-    def _tell_shadows(self, call: Call, groups: Iterable[Hashable], decision: str) -> None:
-        for claim in call.claims:
-            if claim.first and claim.shadow in groups:
-                self._shadowed(claim, decision)
-                if claim.account is not None:
-                    claim.account.left_out(call)
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
