@@ -7,7 +7,9 @@ guarded, and what it catches ends here.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import warnings
 from collections import Counter
 
 logger = logging.getLogger("shekel")
@@ -16,6 +18,9 @@ counted: Counter[str] = Counter()
 """How often each place failed, by its name; `shekel.errors` reads it."""
 
 _said: set[str] = set()
+_NOT_THE_PROGRAMS = ("shekel", "openai", "anthropic")
+"""The packages between a line of the program and what happens in a call."""
+
 lock = threading.RLock()
 
 
@@ -55,3 +60,19 @@ def warn_once(key: str, message: str, *args: object) -> None:
             return
         _said.add(key)
     logger.warning(message, *args)
+
+
+def warn_program(message: str) -> None:
+    """Warn at the line of the program that is being run: past our own code and the SDK's.
+
+    Where there is none, as in a thread of ours, the warning names this line.
+
+    Raises:
+        Warning: a filter of the program makes it an error.
+    """
+    level = 1
+    frame = sys._getframe().f_back
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _NOT_THE_PROGRAMS:
+        level += 1
+        frame = frame.f_back
+    warnings.warn(message, stacklevel=1 if frame is None else level + 1)

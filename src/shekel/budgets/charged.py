@@ -6,11 +6,11 @@ A part of `Budget` (its side as an `Account`), kept apart so that the others can
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from .. import faults
 from ..settlement import Cost
 from ..telemetry import names
 from . import refusals, wiring
@@ -183,7 +183,8 @@ class Charged:
             call_back("called on_fallback", self._on_fallback, spent / NANO, self._slots[0].usd(), model)
         else:
             label = f"budget {self.name}" if self.name else "budget"
-            warnings.warn(f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on", stacklevel=2)
+            text = f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on"
+            call_back("warned", faults.warn_program, text)
 
     def _halt(self, call: Call, index: int) -> None:
         if not call.request.stream:

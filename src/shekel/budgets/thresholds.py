@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,7 @@ class Thresholds:
             text = f"{label} has spent ${spent:.4f} of ${limit:.2f}"
         else:
             text = f"{label} has used {used} of {claim.limit} {claim.unit.value.replace('_', ' ')}"
-        call_back("warned", warnings.warn, text)  # a filter may turn it into an error
+        call_back("warned", faults.warn_program, text)  # a filter may turn it into an error
 
     def forget(self) -> None:
         """Warn anew: the budget was reset."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .. import late
+from .. import faults, late
 from ..ledgers.base import Ledger, Line, Refusal
 from .claims import AtLimit
 from .errors import who
 from .holds import line
 from .limits import NANO, Unit
 from .part_errors import AgentLoopError, ToolBudgetExceededError
+from .thresholds import call_back
 
 if TYPE_CHECKING:
     from .budget import Budget
@@ -209,8 +209,8 @@ def _warn_of_loop(ledger: Ledger, charge: _Charge, name: str, now: int) -> None:
     count = guard.count(ledger, charge.line.meter, now)
     if count > guard.max_calls:
         times = f"in {guard.window_seconds:g} s" if guard.window_seconds else "in all"
-        warnings.warn(
+        text = (
             f"{who(charge.claim.name, charge.claim.scope)} takes the tool {name!r} for a loop: {count} calls {times}, "
-            f"where {guard.max_calls} are meant. It only warns, so the tool runs.",
-            stacklevel=2,
+            f"where {guard.max_calls} are meant. It only warns, so the tool runs."
         )
+        call_back("warned", faults.warn_program, text)

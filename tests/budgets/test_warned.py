@@ -1,0 +1,106 @@
+"""Warnings of Python: they name the program's own line, and one that a filter makes an error breaks nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from shekel import budget, tool
+from shekel.testing import FakeProvider
+
+from .conftest import ask, ask_async, async_client, billed, nano, stream
+
+CHEAP = "gpt-4.1-nano"
+FALLS_BACK: dict[str, Any] = {"max_usd": 0.001, "fallback": {"at_pct": 0.01, "model": CHEAP}}
+
+
+@pytest.fixture
+def strictly() -> Iterator[None]:
+    """As under `python -W error`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@tool
+def look_up(word: str) -> str:
+    return word.upper()
+
+
+def heard(work: Callable[[], object]) -> list[tuple[str, str, str]]:
+    """Of each warning: what it says, and the file and the line of the program that it names."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        work()
+    found = []
+    for each in caught:
+        with open(each.filename) as file:
+            line = file.read().splitlines()[each.lineno - 1]
+        found.append((str(each.message), each.filename, line.strip()))
+    return found
+
+
+@pytest.mark.usefixtures("strictly")
+class TestMadeAnError:
+    def test_a_fallback_goes_on(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        with budget(**FALLS_BACK) as b:
+            answers = [ask(client) for _ in range(3)]
+            assert b.held == 0
+        assert [each.model for each in provider.bill] == [answers[0].model, CHEAP, CHEAP]
+        assert nano(b.spent) == billed(provider)
+
+    def test_a_stream_that_falls_back_goes_on(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        with budget(**FALLS_BACK) as b:
+            ask(client)
+            assert len(list(stream(client, max_tokens=20))) > 1
+            assert b.held == 0
+        assert nano(b.spent) == billed(provider)
+
+    def test_a_tool_that_is_taken_for_a_loop_runs(self) -> None:
+        with budget(loop_guard=True, loop_guard_max_calls=1, warn_only=True) as b:
+            assert [look_up("a"), look_up("b")] == ["A", "B"]
+        assert b.tool_calls_used == 2
+
+
+class TestNamesTheProgram:
+    def test_at_a_threshold(self, client: openai.OpenAI) -> None:
+        def work() -> None:
+            with budget(max_usd=1, warn_at=0.000001):
+                client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "a"}])
+
+        [(text, file, line)] = heard(work)
+        assert "has spent" in text
+        assert (file, line[:30]) == (__file__, "client.chat.completions.create")
+
+    def test_at_the_end_of_a_stream(self, client: openai.OpenAI) -> None:
+        def work() -> None:
+            with budget(max_usd=1, warn_at=0.000001):
+                for _ in stream(client, max_tokens=9):
+                    pass
+
+        assert [(file, line) for _, file, line in heard(work)] == [(__file__, "for _ in stream(client, max_tokens=9):")]
+
+    def test_where_it_falls_back_in_async_code(self, provider: FakeProvider) -> None:
+        async def work() -> None:
+            async with async_client(provider) as client:
+                with budget(**FALLS_BACK):
+                    for _ in range(2):
+                        await ask_async(client)
+
+        [(text, file, _)] = heard(lambda: asyncio.run(work()))
+        assert f"calls go to {CHEAP}" in text
+        assert file == inspect.getfile(ask_async)
+
+    def test_where_a_tool_loops(self) -> None:
+        def work() -> None:
+            with budget(loop_guard=True, loop_guard_max_calls=1, warn_only=True):
+                look_up("a")
+                look_up("b")
+
+        assert [(file, line) for _, file, line in heard(work)] == [(__file__, 'look_up("b")')]
