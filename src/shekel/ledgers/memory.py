@@ -14,8 +14,9 @@ There are no leases here: a hold lives as long as its process. The tables of fin
 ones only; a correction that comes later than that is taken for a new charge.
 
 What a meter stands for (a budget, a user, a session) is not known here. What of a meter counts at a time, `cells.py`
-knows; how it leaves, `meters.py`; what is charged where nothing is held, `ended.py`. With many meters the time of a
-step goes into memory that is in no cache: so a step touches each cell and its name as seldom as it can.
+knows; how it leaves, `meters.py`; what is answered where it does not fit, `asked.py`; what is charged where nothing is
+held, `ended.py`. With many meters the time of a step goes into memory that is in no cache: so a step touches each cell
+and its name as seldom as it can.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from .asked import Asked, out_of_room, refusal
 from .base import Balance, Grant, Line, Meter, Refusal
 from .cells import Cell
 from .ended import Ended, Record, Row, Slots
@@ -36,9 +38,6 @@ _NOTHING = Grant(0)
 _new = tuple.__new__  # what makes a Grant, without the two calls in between
 _ZERO = Balance()
 _NOTHING_HELD: dict[Cell, int] = {}
-
-_Asked: TypeAlias = dict[Cell, tuple[Line, Meter, int, int, int]]
-"""The lines of a step by cell, as a name may be slow to hash: line, meter, base, rate, and `ends` as it will be."""
 
 _Taken: TypeAlias = tuple[Cell, int, int, int, int, Meter]
 """What a call takes on one meter: the cell, what it holds there, `held`, `holds` and `ends` as they will be, and the
@@ -210,7 +209,7 @@ class MemoryLedger:
         meters = self._meters
         cells = meters.cells
         own = {cell: held for cell, held, *_ in present[1]} if present is not None else _NOTHING_HELD
-        asked: _Asked = {}
+        asked: Asked = {}
         new: dict[Meter, Cell] = {}
         grant = want if want > need else need
         shadows = False
@@ -237,9 +236,9 @@ class MemoryLedger:
             meters.look_around(now, len(new))
         if grant < need:
             if not force:
-                return _refusal(need, asked, own, now)
+                return refusal(need, asked, own, now)
             grant = need
-        left_out = _left_out(grant, asked, own, force, present is None) if shadows else ()
+        left_out = out_of_room(grant, asked, own, force, present is None) if shadows else ()
         answer: Grant = _new(Grant, (grant, left_out))
         if call is None:
             return answer
@@ -337,35 +336,3 @@ class MemoryLedger:
         except BaseException:
             self._write_end(call, rows, slots, record, tombstone, dropped, new)
             raise
-
-
-def _left_out(grant: int, asked: _Asked, own: Mapping[Cell, int], force: bool, admission: bool) -> tuple[object, ...]:
-    """The shadow groups that do not fit at a grant, in the order of the lines."""
-    fits: dict[object, bool] = {}
-    holds: set[object] = set()
-    for cell, (line, _, base, rate, _) in asked.items():
-        group = line.shadow
-        if group is None:
-            continue
-        if cell in own:
-            holds.add(group)
-        room = 0
-        if line.limit is not None:
-            room = line.limit - cell.settled - cell.held + own.get(cell, 0) - base - grant * rate
-        fits[group] = fits.get(group, True) and room >= 0
-    return tuple([g for g, fit in fits.items() if not fit and not (force and (admission or g in holds))])
-
-
-def _refusal(need: int, asked: _Asked, own: Mapping[Cell, int], now: int) -> Refusal:
-    """Name the line that lacks the most room for `need`; the first of those that lack as much."""
-    worst: tuple[int, Line, Cell] | None = None
-    for cell, (line, _, base, rate, _) in asked.items():
-        if line.limit is None or line.shadow is not None:
-            continue
-        lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit
-        if worst is None or lack > worst[0]:
-            worst = (lack, line, cell)
-    assert worst is not None
-    lack, line, cell = worst
-    balance = Balance(cell.settled, cell.held - own.get(cell, 0), cell.holds - (cell in own))
-    return Refusal(line, balance, line.base + need * line.rate, cell.frees_at(lack, balance.held, now))

@@ -1,0 +1,44 @@
+"""What a step of the ledger in memory asks of each meter, and what is answered where it does not all fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from .base import Balance, Line, Meter, Refusal
+from .cells import Cell
+
+Asked: TypeAlias = dict[Cell, tuple[Line, Meter, int, int, int]]
+"""The lines of a step by cell, as a name may be slow to hash: line, meter, base, rate, and `ends` as it will be."""
+
+
+def out_of_room(grant: int, asked: Asked, own: Mapping[Cell, int], force: bool, admission: bool) -> tuple[object, ...]:
+    """The shadow groups that do not fit at a grant, in the order of the lines."""
+    fits: dict[object, bool] = {}
+    holds: set[object] = set()
+    for cell, (line, _, base, rate, _) in asked.items():
+        group = line.shadow
+        if group is None:
+            continue
+        if cell in own:
+            holds.add(group)
+        room = 0
+        if line.limit is not None:
+            room = line.limit - cell.settled - cell.held + own.get(cell, 0) - base - grant * rate
+        fits[group] = fits.get(group, True) and room >= 0
+    return tuple([g for g, fit in fits.items() if not fit and not (force and (admission or g in holds))])
+
+
+def refusal(need: int, asked: Asked, own: Mapping[Cell, int], now: int) -> Refusal:
+    """Name the line that lacks the most room for `need`; the first of those that lack as much."""
+    worst: tuple[int, Line, Cell] | None = None
+    for cell, (line, _, base, rate, _) in asked.items():
+        if line.limit is None or line.shadow is not None:
+            continue
+        lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit
+        if worst is None or lack > worst[0]:
+            worst = (lack, line, cell)
+    assert worst is not None
+    lack, line, cell = worst
+    balance = Balance(cell.settled, cell.held - own.get(cell, 0), cell.holds - (cell in own))
+    return Refusal(line, balance, line.base + need * line.rate, cell.frees_at(lack, balance.held, now))
