@@ -162,9 +162,13 @@ def _early(call: Call, *, complete: bool, answer: Answer | None) -> Cost:
     known = reader.input_tokens()
     tokens_in = call.input_tokens if known is None else known
     received = call.gate.output_tokens(call, reader)
+    cap = call.request.cap if call.cap is None else call.cap
+    most = None if cap is None else cap * call.request.choices
+    if most is not None:
+        received = min(received, most)  # it is counted by us, and no provider goes beyond the cap
     under_way = 0
     if not complete and call.first_chunk is not None:
-        under_way = _under_way(call, received, call.first_chunk)
+        under_way = _under_way(call, received, call.first_chunk, most)
     model = answer.model if answer is not None else None
     usage = Usage(input=tokens_in, output=received + under_way)
     priced = call.gate.price(call, model, usage)
@@ -183,19 +187,23 @@ def _early(call: Call, *, complete: bool, answer: Answer | None) -> Cost:
     )
 
 
-def _under_way(call: Call, received: int, first_chunk: float) -> int:
+def _under_way(call: Call, received: int, first_chunk: float, most: int | None) -> int:
     """Output tokens that were probably generated and not read: while nobody read, and while the connection closed.
 
     The rate is the one that was seen. An idle reader is not taken to have missed more than such a call's usual
-    output, and nothing goes beyond the cap.
+    output, and nothing goes beyond the cap: the caller's, or the one that was written into the request.
+
+    Args:
+        call: a stream that ended early.
+        received: output tokens that were read.
+        first_chunk: when the first chunk came.
+        most: what the cap allows for all choices, if there is one.
     """
     rate, idle = _pace(call, received, first_chunk)
     usual = call.gate.expected_output(call)
     unread = min(int(rate * idle), max(0, usual - received))
     closing = min(int(rate * CLOSING) + 1, MOST_UNDER_WAY)
-    if call.request.cap is None:
-        return unread + closing
-    return max(0, min(unread + closing, call.request.cap * call.request.choices - received))
+    return unread + closing if most is None else min(unread + closing, most - received)
 
 
 def _pace(call: Call, received: int, first_chunk: float) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import openai
 import pytest
 
 from shekel import Budget, BudgetExceededError, budget, call_of
@@ -232,3 +233,33 @@ def test_stop_cuts_all_open_streams() -> None:
         assert reasons == ["stopped"] * 16
         assert provider.open_streams == 0
         assert len(provider.requests) == 16
+
+
+@pytest.mark.parametrize("chunks", [20, 40, 60])
+@pytest.mark.parametrize("end", ["timeout", "break"])
+def test_one_that_ends_early_is_not_charged_beyond_the_cap_that_was_written(end: str, chunks: int) -> None:
+    """Nobody knows what a stream without usage cost; but no more than the request allowed."""
+    limit = 0.00012
+    with FakeProvider() as provider, sync_client(provider.openai_url) as client:
+        if end == "timeout":
+            provider.default = Reply(output_tokens=300, stall_after=chunks)
+            client = client.with_options(timeout=0.2)
+        else:
+            provider.default = Reply(output_tokens=300, pace=0.0005)
+        with budget(max_usd=limit, mode="strict") as b:
+            stream = client.chat.completions.create(**LONG)
+            try:
+                for number, _ in enumerate(stream):
+                    if end != "timeout" and number == chunks:
+                        break
+            except openai.APITimeoutError:
+                assert end == "timeout"
+            stream.close()
+        cap = provider.requests[0].body["max_completion_tokens"]
+        assert chunks < cap < 300
+        assert 0 < b.spent <= limit
+        call = call_of(stream)
+        assert call is not None
+        assert call.estimated
+        assert call.usage is not None
+        assert call.usage.output <= cap
