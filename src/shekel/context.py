@@ -18,6 +18,9 @@ from opentelemetry.context import Context
 BUDGETS = otel.create_key("shekel-budgets")
 """A tuple of the budgets of the enclosing blocks, outermost first."""
 
+MARKS = otel.create_key("shekel-marks")
+"""A tuple of the marks of those blocks, in the same order: while one is in a context, calls are to be seen."""
+
 LAST_CALL = otel.create_key("shekel-last-call")
 """The ids of the budgets whose reserve the calls of a block may spend."""
 
@@ -42,7 +45,7 @@ BAGGAGE: str = getattr(baggage, "_BAGGAGE_KEY", "baggage")
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""
 
-OURS = frozenset({BUDGETS, LAST_CALL, SCOPE, CALL})
+OURS = frozenset({BUDGETS, MARKS, LAST_CALL, SCOPE, CALL})
 """All of them."""
 
 _runtime: Any = getattr(otel, "_RUNTIME_CONTEXT", None)
@@ -88,5 +91,5 @@ def with_budgets(here: Context) -> Context:
     now = current()
     if BUDGETS in here or BUDGETS not in now:
         return here
-    more = {key: now[key] for key in (BUDGETS, LAST_CALL) if key in now}
+    more = {key: now[key] for key in (BUDGETS, MARKS, LAST_CALL) if key in now}
     return Context({**here, **more})

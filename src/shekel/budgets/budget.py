@@ -10,13 +10,13 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from opentelemetry.context import Context
 
-from .. import context, enclosing, late
+from .. import context, enclosing, late, locks
 from . import wiring
 from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of, shares_of, tool_prices_of
 from .books import Books
@@ -28,6 +28,7 @@ from .known_names import KnownNames
 from .limits import Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
 from .parts import Parts
+from .presence import Block
 from .slots import Slot
 from .steering import Steering
 from .thresholds import Thresholds
@@ -37,9 +38,8 @@ from .waiting import Allowance, Exceeded, Queue
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_Entry: TypeAlias = "tuple[Budget, Token[Context], Budget | None]"
-_entered: ContextVar[tuple[_Entry, ...]] = ContextVar("shekel-entered", default=())
-"""The blocks entered in this context: the budget, what undoes it, the budget around."""
+_entered: ContextVar[tuple[Block, ...]] = ContextVar("shekel-entered", default=())
+"""The blocks entered in this context."""
 _numbers = itertools.count(1)
 made: weakref.WeakSet[Budget] = weakref.WeakSet()
 """Every budget there is: a forked child has to set them right."""
@@ -210,29 +210,29 @@ class Budget(Steering, KnownNames):
             if parent is not None:
                 parent.family.adopt(parent, self)
             self.family.parent = parent
-        for activate in wiring.activated:
-            activate()
-        token = context.attach(Context({**here, context.BUDGETS: (*stack, self)}))
-        _entered.set((*_entered.get(), (self, token, parent)))
-        self._depth += 1
+        _entered.set((*_entered.get(), Block(self, here, parent)))
+        with locks.books:
+            self._depth += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with locks.books:
+            if not self._depth:
+                return
+            self._depth -= 1
         entries = _entered.get()
         parent = self.family.parent  # what is known where a block is left in another context than it was entered in
         for index in range(len(entries) - 1, -1, -1):
-            if entries[index][0] is self:
-                parent = entries[index][2]
-                context.detach(entries[index][1])
+            block = entries[index]
+            if block.budget is self:
+                parent = block.parent
                 _entered.set(entries[:index] + entries[index + 1 :])
+                block.leave()
                 break
-        self._depth -= 1
         if parent is not None:
             parent.family.leave(self)
-        for deactivate in wiring.deactivated:
-            deactivate()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

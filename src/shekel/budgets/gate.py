@@ -176,6 +176,9 @@ class Gate(Admission):
         """Take back whatever the call holds, without a charge."""
         if call.claims:
             self.ledger.release(call.id, call.moment())
+            for claim in call.claims:
+                if claim.account is not None and claim.first:
+                    claim.account.call_withdrawn(call)
 
     def balance(self, claim: Claim) -> Balance:
         """What a meter shows now."""

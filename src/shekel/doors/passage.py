@@ -164,7 +164,7 @@ class Passage(Arrival):
             faults.report("waited for room", error)
 
     def given_up(self) -> None:
-        """The program left while the call waited."""
+        """The program left before anything was sent, as while the call waited."""
         if self._former is not None:
             self.runtime.gate.release(self._former)
         self.call.body = self._body = None
@@ -199,6 +199,9 @@ class Passage(Arrival):
                 runtime.gate.release(self._former)
         except Exception as error:
             faults.report("admitted a call", error)
+        except BaseException:  # a callback ends the program, or a signal does: nothing is sent
+            self.given_up()
+            raise
         if call.refusal is not None:
             call.inside = call.inside or enclosing.entries(self.here)
             call.body = self._body = None

@@ -1,0 +1,151 @@
+"""Where a block is in force: in every context that has it, after the block too, and nowhere else once it was left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+from collections.abc import Callable, Generator
+
+import openai
+import pytest
+from openai._base_client import SyncAPIClient
+
+from shekel import Budget, BudgetExceededError, budget
+from shekel.testing import FakeProvider
+
+from .conftest import ask, ask_async, async_client, billed, nano
+
+UNTOUCHED = SyncAPIClient.request
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for the thread that ends what was dropped."""
+    for _ in range(200):
+        gc.collect()
+        if condition():
+            return
+        contextvars.copy_context().run(asyncio.run, asyncio.sleep(0.01))
+    raise AssertionError("it never came")
+
+
+def tries(client: openai.OpenAI, times: int) -> list[str]:
+    told = []
+    for _ in range(times):
+        try:
+            ask(client)
+            told.append("sent")
+        except BudgetExceededError:
+            told.append("refused")
+    return told
+
+
+class TestOutlivesTheBlock:
+    def test_a_task_that_was_started_inside(self, provider: FakeProvider) -> None:
+        b = budget(max_llm_calls=2)
+
+        async def work() -> list[str]:
+            async with async_client(provider) as client:
+
+                async def agent() -> list[str]:
+                    told = []
+                    for _ in range(4):
+                        try:
+                            await ask_async(client)
+                            told.append("sent")
+                        except BudgetExceededError:
+                            told.append("refused")
+                    return told
+
+                async with b:
+                    task = asyncio.create_task(agent())
+                return await task
+
+        assert asyncio.run(work()) == ["sent", "sent", "refused", "refused"]
+        assert b.calls_used == len(provider.bill) == 2
+        assert nano(b.spent) == billed(provider)
+        until(lambda: SyncAPIClient.request is UNTOUCHED)
+
+    def test_a_context_that_was_copied_inside(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        b = budget(max_llm_calls=1)
+        with b:
+            copied = contextvars.copy_context()
+        assert copied.run(tries, client, 3) == ["sent", "refused", "refused"]
+        assert tries(client, 1) == ["sent"]  # outside nothing is in force
+        assert b.calls_used == 1
+        del copied
+        until(lambda: SyncAPIClient.request is UNTOUCHED)
+
+    def test_with_nothing_left_the_sdk_is_as_before_at_once(self, client: openai.OpenAI) -> None:
+        for _ in range(3):
+            with budget(max_usd=1) as outer, budget(max_usd=1), outer:
+                ask(client)
+                assert SyncAPIClient.request is not UNTOUCHED
+            assert SyncAPIClient.request is UNTOUCHED
+
+
+class TestAnyOrder:
+    def agent(self, b: Budget, client: openai.OpenAI, steps: int) -> Generator[str, None, None]:
+        with b:
+            for _ in range(steps):
+                yield tries(client, 1)[0]
+
+    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI) -> None:
+        short, long = budget(max_llm_calls=9), budget(max_llm_calls=2)
+        first, second = self.agent(short, client, 1), self.agent(long, client, 6)
+        assert next(first) == "sent"
+        assert next(second) == "sent"
+        assert list(first) == []
+        assert list(second) == ["sent", *["refused"] * 4]
+        assert long.calls_used == 2
+        until(lambda: SyncAPIClient.request is UNTOUCHED)
+
+    def test_the_one_that_was_left_does_not_come_back(self, client: openai.OpenAI) -> None:
+        one, other = budget(max_llm_calls=1, name="one"), budget(name="other")
+        first, second = self.agent(one, client, 2), self.agent(other, client, 2)
+        assert next(first) == "sent"
+        assert next(second) == "refused"  # it was entered inside the first
+        first.close()
+        second.close()
+        with budget(name="third") as third:
+            assert tries(client, 2) == ["sent", "sent"]
+        assert (one.calls_used, third.calls_used) == (1, 2)
+        budget(name="other")
+
+    def test_the_same_budget_twice(self, client: openai.OpenAI) -> None:
+        b = budget(max_llm_calls=3)
+        first, second = self.agent(b, client, 1), self.agent(b, client, 1)
+        next(first), next(second)
+        first.close()
+        assert tries(client, 2) == ["sent", "refused"]
+        second.close()
+        assert tries(client, 1) == ["sent"]
+        assert b.calls_used == 3
+
+    def test_one_exit_too_many_takes_nothing_from_others(self, client: openai.OpenAI) -> None:
+        never, b = budget(max_usd=1), budget(max_llm_calls=1)
+        with b:
+            never.__exit__(None, None, None)
+            assert tries(client, 2) == ["sent", "refused"]
+        b.__exit__(None, None, None)
+        b.reset()
+        never.reset()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_callback_that_ends_the_program_leaves_no_hold(
+    provider: FakeProvider, client: openai.OpenAI, error: type[BaseException]
+) -> None:
+    def ends(*told: object) -> None:
+        raise error
+
+    b = budget(max_usd=0.001, fallback={"at_pct": 0.01, "model": "gpt-4.1-nano"}, on_fallback=ends)
+    with b:
+        ask(client)
+        with pytest.raises(error):
+            ask(client)
+        assert b.held == 0
+        assert b.exposure == 0
+        ask(client)
+    assert len(provider.bill) == 2
+    assert nano(b.spent) == billed(provider)
