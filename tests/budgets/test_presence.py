@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import openai
 import pytest
@@ -14,19 +13,14 @@ from openai._base_client import SyncAPIClient
 from shekel import Budget, BudgetExceededError, budget
 from shekel.testing import FakeProvider
 
-from .conftest import ask, ask_async, async_client, billed, nano
+from .conftest import ask, ask_async, async_client, billed, nano, until_nothing_is_in_force
 
 UNTOUCHED = SyncAPIClient.request
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for the thread that ends what was dropped."""
-    for _ in range(200):
-        gc.collect()
-        if condition():
-            return
-        contextvars.copy_context().run(asyncio.run, asyncio.sleep(0.01))
-    raise AssertionError("it never came")
+def is_untouched() -> bool:
+    """Whether the SDK is as it was before."""
+    return SyncAPIClient.request is UNTOUCHED
 
 
 def tries(client: openai.OpenAI, times: int) -> list[str]:
@@ -64,7 +58,7 @@ class TestOutlivesTheBlock:
         assert asyncio.run(work()) == ["sent", "sent", "refused", "refused"]
         assert b.calls_used == len(provider.bill) == 2
         assert nano(b.spent) == billed(provider)
-        until(lambda: SyncAPIClient.request is UNTOUCHED)
+        until_nothing_is_in_force()
 
     def test_a_context_that_was_copied_inside(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         b = budget(max_llm_calls=1)
@@ -74,14 +68,16 @@ class TestOutlivesTheBlock:
         assert tries(client, 1) == ["sent"]  # outside nothing is in force
         assert b.calls_used == 1
         del copied
-        until(lambda: SyncAPIClient.request is UNTOUCHED)
+        until_nothing_is_in_force()
 
     def test_with_nothing_left_the_sdk_is_as_before_at_once(self, client: openai.OpenAI) -> None:
+        until_nothing_is_in_force()
+        assert is_untouched()
         for _ in range(3):
             with budget(max_usd=1) as outer, budget(max_usd=1), outer:
                 ask(client)
-                assert SyncAPIClient.request is not UNTOUCHED
-            assert SyncAPIClient.request is UNTOUCHED
+                assert not is_untouched()
+            assert is_untouched()
 
 
 class TestAnyOrder:
@@ -98,7 +94,7 @@ class TestAnyOrder:
         assert list(first) == []
         assert list(second) == ["sent", *["refused"] * 4]
         assert long.calls_used == 2
-        until(lambda: SyncAPIClient.request is UNTOUCHED)
+        until_nothing_is_in_force()
 
     def test_the_one_that_was_left_does_not_come_back(self, client: openai.OpenAI) -> None:
         one, other = budget(max_llm_calls=1, name="one"), budget(name="other")

@@ -15,7 +15,18 @@ import shekel
 from shekel import ShekelInstrumentor, budget, call_of, receipts
 from shekel.testing import FakeProvider, Reply
 
-from .conftest import CLAUDE, HELLO, MODEL, ask, async_claude, async_client, billed, nano, stream
+from .conftest import (
+    CLAUDE,
+    HELLO,
+    MODEL,
+    ask,
+    async_claude,
+    async_client,
+    billed,
+    nano,
+    stream,
+    until_nothing_is_in_force,
+)
 
 
 class River(BaseModel):
@@ -234,6 +245,7 @@ class TestReceipt:
         for thing in (None, 5, "text", object(), client):
             with pytest.raises(LookupError, match="no call is known for this"):
                 call_of(thing)
+        until_nothing_is_in_force()
         unseen = ask(client)  # nobody looks: no budget, no instrument()
         with pytest.raises(LookupError, match="inside a budget, or after instrument"):
             call_of(unseen)
