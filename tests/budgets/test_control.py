@@ -65,8 +65,7 @@ class TestStop:
                 next(opened)
             b.stop()
             with pytest.raises(BudgetExceededError) as cut:
-                for number, _ in enumerate(opened):
-                    assert number == 0  # the chunk that was counted as it was cut is still handed on
+                next(opened)
         assert cut.value.reason == "stopped"
         assert "it is stopped, so the stream from gpt-4o-mini was cut" in str(cut.value)
         provider.wait_idle()

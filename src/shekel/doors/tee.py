@@ -118,6 +118,8 @@ class Watch:
                         close()
                     except Exception as error:
                         faults.report("closed a cut stream", error)
+            if self._call.halted is not None:
+                raise _refusal(self._call)  # stopped: this chunk is not handed on
         return verdict is _HIDE
 
     async def look_async(self, chunk: Any) -> bool:
@@ -129,10 +131,15 @@ class Watch:
                         await close()
                     except Exception as error:
                         faults.report("closed a cut stream", error)
+            if self._call.halted is not None:
+                raise _refusal(self._call)  # stopped: this chunk is not handed on
         return verdict is _HIDE
 
     def _verdict(self, chunk: Any) -> object:
-        """What becomes of the stream. The chunk that is too much is handed on: it is paid for."""
+        """What becomes of the stream. The chunk that is too much is handed on: it is paid for.
+
+        Where the budget was stopped, nothing is.
+        """
         call, reader = self._call, self.reader
         if self._cut:  # and the iterator went on, although it is closed
             raise _refusal(call)
