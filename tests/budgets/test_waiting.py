@@ -336,7 +336,9 @@ class TestAsking:
         assert [each["shekel.allowance.by"] for each in granted] == ["", "grace"]
         assert granted[1]["shekel.allowance.why"] == "demo day"
 
-    @pytest.mark.parametrize("answer", [None, False, 0, -5, float("nan"), "much", object(), Allowance(-1)])
+    @pytest.mark.parametrize(
+        "answer", [None, False, 0, -5, float("nan"), "much", "5", object(), Allowance(-1), Allowance("5")]
+    )
     def test_anything_else_is_a_no(self, provider: FakeProvider, client: openai.OpenAI, answer: Any) -> None:
         with budget("$0.00001", on_exceed=lambda question: answer) as b, pytest.raises(BudgetExceededError):
             ask(client)
