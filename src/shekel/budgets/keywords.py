@@ -163,7 +163,8 @@ def _by_model(models: Any) -> list[Limit]:
         for limit in _limits(value, field, None):
             if limit.model is not None:
                 raise ValueError(
-                    f"{field} names a model of its own in {shown(written(limit))}: leave {shown(f'on {limit.model}')} out."
+                    f"{field} names a model of its own in {shown(written(limit))}: "
+                    f"leave {shown(f'on {limit.model}')} out."
                 )
             if limit.unit is Unit.TOOL_CALLS:
                 raise ValueError(

@@ -135,7 +135,9 @@ class Reader:
                     if said in _UNITS:
                         unit, end = _UNITS[said], words.end(last)
                         break
-        amount = match[0].strip()
+        said = amount = match[0].strip()
+        if len(amount) > 40:  # too long to be shown a second time: an example will do
+            amount = "$5" if match["dollar"] else "5"
         if match["dollar"]:
             if unit is not None:
                 second = self.text[self.at : end].strip()
@@ -144,7 +146,7 @@ class Reader:
         if unit is None:
             word = words["first"] if words is not None else None
             if word is None or word.lower() in ("per", "on") or self.is_period(word):
-                self.wrong(amount, f"has no unit: write '${amount}', '{amount} calls' or '{amount} tokens'.")
+                self.wrong(said, f"has no unit: write '${amount}', '{amount} calls' or '{amount} tokens'.")
             self.wrong(word, f"is no unit: {nearest(word, _UNIT_NAMES)}")
         self.at = end
         return unit
