@@ -434,6 +434,7 @@ class TestOverrides:
         [
             ({"input": -1, "output": 1}, "input price of 'm' is -1"),
             ({"input": 1, "output": float("nan")}, "output price of 'm' is nan"),
+            pytest.param({"input": 10**5000, "output": 1}, "input price of 'm' is a value of type int", id="huge"),
             ({"input": 1, "output": float("inf")}, "inf"),
             ({"input": True, "output": 1}, "True"),
             ({"input": "one", "output": 1}, "'one'"),

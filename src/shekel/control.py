@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
 
 from . import late
+from .budgets.limits import cost as nanos
 from .runtime import the_runtime
 
 NANO = 1_000_000_000
@@ -31,7 +30,7 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     """
     late.flush()
     runtime = the_runtime()
-    nano = _nano(cost)
+    nano = nanos(cost, "cost", "give the whole cost in USD, at least 0, such as 0.0125")
     changed = runtime.gate.corrections.reconcile(call_id, nano, runtime.gate.clock()) / NANO
     if runtime.gate.tracking is not None:
         runtime.gate.tracking.corrected(call_id, nano)
@@ -54,16 +53,3 @@ def assign_plan(value: str, plan: str | None, *, policy: str | None = None) -> N
         ValueError: the plan is not there.
     """
     the_runtime().policies.assign(value, plan, policy)
-
-
-def _nano(cost: Any) -> int:
-    remedy = "give the whole cost in USD, at least 0, such as 0.0125"
-    if isinstance(cost, bool) or not isinstance(cost, (int, float, Decimal)):
-        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.")
-    try:
-        amount = Decimal(str(cost))
-    except InvalidOperation:  # pragma: no cover - a number's text is a number
-        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.") from None
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"cost must be finite and at least 0, not {cost!r}: {remedy}.")
-    return math.ceil(amount * NANO)

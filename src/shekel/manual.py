@@ -6,12 +6,11 @@ nobody and holds nothing, because the money is spent.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +18,7 @@ from opentelemetry.context import Context
 
 from . import context as ctx
 from . import late, locks
+from .budgets.limits import cost as nanos
 from .budgets.scope import entries
 from .call import Call, Manual
 from .providers.base import Answer, Request
@@ -26,6 +26,7 @@ from .quotes import Quote
 from .runtime import Runtime, the_runtime
 from .scopes.asked import asked
 from .settlement import Cost, Outcome
+from .shown import shown
 from .telemetry.events import UsageEvent, usage_event
 from .usage import Usage
 
@@ -125,14 +126,14 @@ def record(
     usage = Usage(input=_count(input_tokens, "input_tokens"), output=_count(output_tokens, "output_tokens"))
     for name, text in (("model", model), ("provider", provider), ("description", description)):
         if text is not None and (not isinstance(text, str) or not text.strip()):
-            raise ValueError(f"{name} must be a text that is not empty, not {text!r}: leave it out for none.")
+            raise ValueError(f"{name} must be a text that is not empty, not {shown(text)}: leave it out for none.")
     nano = None if cost is None else _nano(cost)
     if nano is None and not (usage.input or usage.output):
         raise ValueError("record() needs a cost in USD, or input_tokens or output_tokens and their model.")
     if nano is None and model is None:
         raise ValueError("tokens without a cost need their model, which says the price: give model=, or cost=.")
     if metadata is not None and not isinstance(metadata, Mapping):
-        raise ValueError(f"metadata must be a mapping, not {metadata!r}.")
+        raise ValueError(f"metadata must be a mapping, not {shown(metadata)}.")
     manual = Manual(description, dict(metadata or {}), _tools(tool_calls), nano is not None)
     call = _entry(runtime, here, model, provider, manual)
     if nano is None:
@@ -193,27 +194,22 @@ def _fixed(nano: int, name: str) -> Quote:
 
 def _nano(cost: Any) -> int:
     remedy = "give USD, at least 0, such as 0.0125"
-    if isinstance(cost, bool) or not isinstance(cost, (int, float, Decimal)):
-        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.")
-    try:
-        amount = Decimal(str(cost))
-    except InvalidOperation:  # pragma: no cover - a number's text is a number
-        raise ValueError(f"cost must be an amount in USD, not {cost!r}: {remedy}.") from None
-    if not amount.is_finite() or not 0 <= amount <= NANO:
-        raise ValueError(f"cost must be finite, at least 0 and at most a billion, not {cost!r}: {remedy}.")
-    return math.ceil(amount * NANO)
+    nano = nanos(cost, "cost", remedy)
+    if nano > NANO * NANO:
+        raise ValueError(f"cost must be at most a billion, not {shown(cost)}: {remedy}.")
+    return nano
 
 
 def _count(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        raise ValueError(f"{name} must be a whole number of tokens, at least 0, not {value!r}.")
+        raise ValueError(f"{name} must be a whole number of tokens, at least 0, not {shown(value)}.")
     return value
 
 
 def _tools(given: Any) -> Mapping[str, int]:
     if given is None:
         return {}
-    wrong = f"tool_calls must be names, or a mapping from names to counts, not {given!r}."
+    wrong = f"tool_calls must be names, or a mapping from names to counts, not {shown(given)}."
     if isinstance(given, str):
         raise ValueError(wrong)
     try:
@@ -228,5 +224,5 @@ def _tools(given: Any) -> Mapping[str, int]:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str) or not key.strip() or len(key) > LONGEST:
-        raise ValueError(f"idempotency_key must be a text of at most {LONGEST} characters, not {key!r}.")
+        raise ValueError(f"idempotency_key must be a text of at most {LONGEST} characters, not {shown(key)}.")
     return key

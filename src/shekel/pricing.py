@@ -18,6 +18,7 @@ from . import price_list
 from .model_limits import max_output_of
 from .price_list import EVER, find, provider_of, quote_of
 from .quotes import NANO, Quote, as_genai_usage, flat, round_up
+from .shown import shown
 from .usage import Usage
 
 __all__ = ["Prices", "Quote", "as_genai_usage", "nanos", "per_1k", "provider_of", "usd"]
@@ -83,14 +84,14 @@ class Prices:
         elif isinstance(price, Mapping):
             for key in price:
                 if key not in _KEYS:
-                    raise ValueError(f"price of {model!r}: unknown key {key!r}; use {', '.join(_KEYS)}")
+                    raise ValueError(f"price of {shown(model)}: unknown key {shown(key)}; use {', '.join(_KEYS)}")
             for key in ("input", "output"):
                 if key not in price:
-                    raise ValueError(f"price of {model!r}: {key!r} is missing; give USD per million tokens")
-            rates = {key: _rate(f"{key} price of {model!r}", value, 1_000_000) for key, value in price.items()}
+                    raise ValueError(f"price of {shown(model)}: {key!r} is missing; give USD per million tokens")
+            rates = {key: _rate(f"{key} price of {shown(model)}", value, 1_000_000) for key, value in price.items()}
         else:
             remedy = 'give {"input": …, "output": …} in USD per million tokens, or "free"'
-            raise ValueError(f"price of {model!r} is {price!r}; {remedy}")
+            raise ValueError(f"price of {shown(model)} is {shown(price)}; {remedy}")
         with self.lock:
             self._overrides[name] = rates
             self._cache = {}
@@ -106,7 +107,9 @@ class Prices:
             step: str | None = end
             while step is not None:
                 if step == source:
-                    raise ValueError(f"alias {name!r} → {target!r} leads back to itself; point it at a priced model")
+                    raise ValueError(
+                        f"alias {shown(name)} → {shown(target)} leads back to itself; point it at a priced model"
+                    )
                 step = self._aliases.get(step)
             self._aliases[source] = end
             self._cache = {}
@@ -191,7 +194,7 @@ class Prices:
 
 def _name(what: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{what} is {value!r}; give the name of a model")
+        raise ValueError(f"{what} is {shown(value)}; give the name of a model")
     return value.strip().lower()
 
 
@@ -200,17 +203,17 @@ def _rate(what: str, value: object, per: int) -> Fraction:
     remedy = f"give a number of US dollars per {per:,} tokens that is finite and at least 0"
     amount = _decimal(what, value, remedy)
     if amount < 0:
-        raise ValueError(f"{what} is {value!r}; {remedy}")
+        raise ValueError(f"{what} is {shown(value)}; {remedy}")
     return Fraction(amount) * NANO / per
 
 
 def _decimal(what: str, value: object, remedy: str) -> Decimal:
     if isinstance(value, (str, int, float, Decimal)) and not isinstance(value, bool):
         try:
-            exact = Decimal(str(value))
+            exact = Decimal(value if isinstance(value, int) else str(value))
         except InvalidOperation:
             exact = Decimal("NaN")
         # Beyond these, no sum of money: only a number that would take long to write out.
         if exact.is_finite() and exact.adjusted() < 30 and int(exact.as_tuple().exponent) > -60:
             return exact
-    raise ValueError(f"{what} is {value!r}; {remedy}")
+    raise ValueError(f"{what} is {shown(value)}; {remedy}")

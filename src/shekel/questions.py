@@ -27,6 +27,7 @@ from .doors.client import destination
 from .providers import endpoint_named
 from .runtime import Runtime, the_runtime
 from .scopes.asked import asked
+from .shown import shown
 
 RETRIES = 2
 """How often the SDKs try again by default, where no client is given to say so."""
@@ -219,9 +220,9 @@ def _call(
 ) -> Call:
     """A call that is not made: what the door would make of that request."""
     if not isinstance(model, str) or not model.strip():
-        raise ValueError(f"model must be the name of a model, not {model!r}.")
+        raise ValueError(f"model must be the name of a model, not {shown(model)}.")
     if request is not None and not isinstance(request, Mapping):
-        raise ValueError(f"request must be a mapping of the request's other fields, not {request!r}.")
+        raise ValueError(f"request must be a mapping of the request's other fields, not {shown(request)}.")
     if api is None:
         from .pricing import provider_of
 
@@ -230,7 +231,7 @@ def _call(
         api = "messages" if theirs else "chat.completions"
     endpoint = endpoint_named(api)
     if api not in APIS or endpoint is None:
-        raise ValueError(f"api must be one of {', '.join(APIS)}, not {api!r}.")
+        raise ValueError(f"api must be one of {', '.join(APIS)}, not {shown(api)}.")
     body: dict[str, Any] = {"model": model, **(request or {})}
     if messages is not None:
         body["input" if api == "responses" else "messages"] = messages

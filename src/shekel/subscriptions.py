@@ -7,6 +7,7 @@ from typing import Any
 
 from .budgets.thresholds import Thresholds
 from .runtime import the_runtime
+from .shown import shown
 from .telemetry import listeners
 from .telemetry.events import LimitEvent, UsageEvent
 from .telemetry.listeners import HARD, SOFT, USAGE, Subscription
@@ -52,7 +53,7 @@ def on_soft_limit(callback: Callable[[LimitEvent], Any], *, at: float = 0.8) -> 
         ValueError: it cannot be called, or `at` is no share.
     """
     if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 < at <= 1:
-        raise ValueError(f"at must be a share of the limit above 0 and at most 1, such as 0.8, not {at!r}.")
+        raise ValueError(f"at must be a share of the limit above 0 and at most 1, such as 0.8, not {shown(at)}.")
     return _subscribe(SOFT, callback, Thresholds((float(at),), None, kept=TOLD))
 
 
@@ -74,7 +75,7 @@ def on_hard_limit(callback: Callable[[LimitEvent], Any]) -> Subscription:
 
 def _subscribe(kind: str, callback: Any, thresholds: Thresholds | None = None) -> Subscription:
     if not callable(callback):
-        raise ValueError(f"{kind} takes a function of one event, not {callback!r}.")
+        raise ValueError(f"{kind} takes a function of one event, not {shown(callback)}.")
     runtime = the_runtime()
     subscription = Subscription(kind, callback, runtime.unlistened, thresholds)
     listeners.add(subscription)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from .budgets.scope import scope as Scope
 from .runtime import the_runtime
+from .shown import shown
 
 R = TypeVar("R")
 
@@ -61,9 +62,11 @@ async def ameter(
 @contextmanager
 def _metered(call: Any, given: Mapping[str, Any] | None, who: Mapping[str, Any]) -> Iterator[None]:
     if not callable(call):
-        raise ValueError(f"what is metered must be a function that makes the call, such as a lambda, not {call!r}.")
+        raise ValueError(
+            f"what is metered must be a function that makes the call, such as a lambda, not {shown(call)}."
+        )
     if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"a scope is a mapping such as {{'user.id': 'ada'}}, or user_id='ada', not {given!r}.")
+        raise ValueError(f"a scope is a mapping such as {{'user.id': 'ada'}}, or user_id='ada', not {shown(given)}.")
     around = Scope(**{**(given or {}), **who})
     runtime = the_runtime()
     runtime.acquire_doors()

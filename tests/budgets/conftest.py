@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ import anthropic
 import openai
 
 import shekel
-from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider
 
 MODEL = "gpt-4o-mini"
@@ -70,13 +68,3 @@ def everywhere(budget: Any) -> Iterator[Any]:
         yield budget
     finally:
         shekel.configure(budget=None)
-
-
-def until_nothing_is_in_force() -> None:
-    """Wait until no context has a block any more, of an earlier test either: what makes calls visible goes then."""
-
-    def nothing() -> bool:
-        gc.collect()
-        return not the_runtime().wanted
-
-    until(nothing)

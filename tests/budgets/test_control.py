@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -213,6 +214,23 @@ class TestLimitsThatChange:
             with pytest.raises(ValueError, match=r"."):
                 b.set_limit(bad)  # type: ignore[arg-type]
 
+    def test_one_of_which_the_last_call_leaves_nothing_is_refused_and_nothing_is_changed(self) -> None:
+        b = budget("$1 + 3 calls", last_call=0.5)
+        for bad in (0.4, 0.5, "$0.4", "9 calls + $0.4"):
+            with pytest.raises(
+                ValueError, match=r"^limit must be more than '\$0\.50', which last_call keeps .*'?\$0\.[45]"
+            ):
+                b.set_limit(bad)
+        assert [each.limit for each in b.limits()] == [1, 3]
+        b.set_limit(0.6)
+        assert b.limit == 0.6
+
+    def test_two_for_the_same_are_refused(self) -> None:
+        b = budget("1 call on o3")
+        with pytest.raises(ValueError, match="limit contradicts itself"):
+            b.set_limit("2 calls on o3 + 3 calls on o1", model="o3")
+        assert b.limits()[0].limit == 1
+
     def test_a_budget_without_a_limit_can_be_given_one(self, client: openai.OpenAI) -> None:
         with budget() as b:
             ask(client)
@@ -292,8 +310,8 @@ class TestReconcile:
             shekel.reconcile("nobody", 1)
         with budget():
             call = shekel.call_of(ask(client))
-        for bad in (-1, float("nan"), float("inf"), "1", None, True):
-            with pytest.raises(ValueError, match="cost must be"):
+        for bad in (-1, float("nan"), float("inf"), "1", None, True, Decimal("sNaN"), Decimal("1E+999999"), 10**5000):
+            with pytest.raises(ValueError, match=r"^cost .*: give the whole cost in USD"):
                 shekel.reconcile(call.id, bad)  # type: ignore[arg-type]
 
     def test_an_open_stream_cannot_be_yet(self, client: openai.OpenAI) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import openai
 import pytest
@@ -13,9 +13,10 @@ from openai._base_client import SyncAPIClient
 from shekel import Budget, BudgetExceededError, budget
 from shekel.testing import FakeProvider
 
-from .conftest import ask, ask_async, async_client, billed, nano, until_nothing_is_in_force
+from .conftest import ask, ask_async, async_client, billed, nano
 
 UNTOUCHED = SyncAPIClient.request
+Settle = Callable[[], None]
 
 
 def is_untouched() -> bool:
@@ -35,7 +36,7 @@ def tries(client: openai.OpenAI, times: int) -> list[str]:
 
 
 class TestOutlivesTheBlock:
-    def test_a_task_that_was_started_inside(self, provider: FakeProvider) -> None:
+    def test_a_task_that_was_started_inside(self, provider: FakeProvider, nothing_in_force: Settle) -> None:
         b = budget(max_llm_calls=2)
 
         async def work() -> list[str]:
@@ -58,9 +59,10 @@ class TestOutlivesTheBlock:
         assert asyncio.run(work()) == ["sent", "sent", "refused", "refused"]
         assert b.calls_used == len(provider.bill) == 2
         assert nano(b.spent) == billed(provider)
-        until_nothing_is_in_force()
+        nothing_in_force()
+        assert is_untouched()
 
-    def test_a_context_that_was_copied_inside(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+    def test_a_context_that_was_copied_inside(self, client: openai.OpenAI, nothing_in_force: Settle) -> None:
         b = budget(max_llm_calls=1)
         with b:
             copied = contextvars.copy_context()
@@ -68,10 +70,11 @@ class TestOutlivesTheBlock:
         assert tries(client, 1) == ["sent"]  # outside nothing is in force
         assert b.calls_used == 1
         del copied
-        until_nothing_is_in_force()
+        nothing_in_force()
+        assert is_untouched()
 
+    @pytest.mark.usefixtures("nothing_in_force")
     def test_with_nothing_left_the_sdk_is_as_before_at_once(self, client: openai.OpenAI) -> None:
-        until_nothing_is_in_force()
         assert is_untouched()
         for _ in range(3):
             with budget(max_usd=1) as outer, budget(max_usd=1), outer:
@@ -86,7 +89,7 @@ class TestAnyOrder:
             for _ in range(steps):
                 yield tries(client, 1)[0]
 
-    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI) -> None:
+    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI, nothing_in_force: Settle) -> None:
         short, long = budget(max_llm_calls=9), budget(max_llm_calls=2)
         first, second = self.agent(short, client, 1), self.agent(long, client, 6)
         assert next(first) == "sent"
@@ -94,7 +97,8 @@ class TestAnyOrder:
         assert list(first) == []
         assert list(second) == ["sent", *["refused"] * 4]
         assert long.calls_used == 2
-        until_nothing_is_in_force()
+        nothing_in_force()
+        assert is_untouched()
 
     def test_the_one_that_was_left_does_not_come_back(self, client: openai.OpenAI) -> None:
         one, other = budget(max_llm_calls=1, name="one"), budget(name="other")

@@ -25,7 +25,6 @@ from .conftest import (
     billed,
     nano,
     stream,
-    until_nothing_is_in_force,
 )
 
 
@@ -241,11 +240,11 @@ class TestReceipt:
         with budget(name="b"):
             same(call_of(ask(client.with_options(timeout=20))), provider)
 
+    @pytest.mark.usefixtures("nothing_in_force")
     def test_what_is_no_answer_is_a_lookup_error(self, client: openai.OpenAI) -> None:
         for thing in (None, 5, "text", object(), client):
             with pytest.raises(LookupError, match="no call is known for this"):
                 call_of(thing)
-        until_nothing_is_in_force()
         unseen = ask(client)  # nobody looks: no budget, no instrument()
         with pytest.raises(LookupError, match="inside a budget, or after instrument"):
             call_of(unseen)

@@ -335,9 +335,18 @@ class TestErrors:
     def test_limits_that_differ_in_anything_stand_together(self, text: str) -> None:
         assert len(parse_spec(text).limits) == 2
 
-    def test_long_text_is_not_repeated_in_full(self) -> None:
-        with pytest.raises(ValueError, match=r"no number") as caught:
-            parse_spec("$" + "1." * 10_000)
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("$" + "1." * 10_000, "no number"),
+            ("7" * 10_000, r"has no unit: write '\$5', '5 calls' or '5 tokens'"),
+            ("$" + "7" * 10_000 + " calls", r"a second unit: write '\$5', or '5 calls'"),
+        ],
+        ids=["no number", "no unit", "two units"],
+    )
+    def test_long_text_is_not_repeated_in_full(self, text: str, problem: str) -> None:
+        with pytest.raises(ValueError, match=problem) as caught:
+            parse_spec(text)
         assert len(str(caught.value)) < 300
 
     @pytest.mark.parametrize("value", [None, 5, 5.0, b"$5", ["$5"]])

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from shekel import Allowance, Budget, BudgetExceededError, BudgetPausedError, Exceeded, budget
+from shekel import Allowance, Budget, BudgetExceededError, BudgetPausedError, Exceeded, budget, faults
 from shekel.call import open_calls
 from shekel.testing import FakeProvider, Reply
 
@@ -336,11 +336,20 @@ class TestAsking:
         assert [each["shekel.allowance.by"] for each in granted] == ["", "grace"]
         assert granted[1]["shekel.allowance.why"] == "demo day"
 
-    @pytest.mark.parametrize("answer", [None, False, 0, -5, float("nan"), "much", object(), Allowance(-1)])
+    @pytest.mark.parametrize(
+        "answer", [None, False, 0, -5, float("nan"), "much", "5", object(), Allowance(-1), Allowance("5")]
+    )
     def test_anything_else_is_a_no(self, provider: FakeProvider, client: openai.OpenAI, answer: Any) -> None:
         with budget("$0.00001", on_exceed=lambda question: answer) as b, pytest.raises(BudgetExceededError):
             ask(client)
         assert (provider.requests, b.allowances, b.limit) == ([], [], 0.00001)
+
+    @pytest.mark.parametrize("answer", ["much", "5", Allowance("5")])
+    def test_a_text_is_said_to_be_no_amount_and_nothing_else_fails(self, client: openai.OpenAI, answer: Any) -> None:
+        before = faults.counted.copy()
+        with budget("$0.00001", on_exceed=lambda question: answer), pytest.raises(BudgetExceededError):
+            ask(client)
+        assert faults.counted - before == {"read what on_exceed granted": 1}
 
     def test_too_little_is_a_refusal_and_is_asked_once_per_call(self, client: openai.OpenAI) -> None:
         asked: list[Exceeded] = []

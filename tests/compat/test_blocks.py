@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import warnings
 from typing import Any
 
 import anthropic
 import pytest
 
-from shekel import Budget, BudgetExceededError, budget
+from shekel import Budget, BudgetExceededError, Limit, budget
+from shekel.budgets.limits import Unit
 from shekel.testing import FakeProvider
 
 from .conftest import CENT, HELLO, MODEL
 
 Ask = Any
+
+
+class Unwritable:
+    """A value that says nothing of itself."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
 
 
 class TestWithoutALimit:
@@ -199,7 +209,36 @@ class TestBadInput:
             ({"loop_guard": True, "loop_guard_window_seconds": -1}, "loop_guard_window_seconds"),
             ({"loop_guard": True, "loop_guard_window_seconds": math.inf}, "loop_guard_window_seconds"),
             ({"loop_guard": "yes"}, "loop_guard"),
+            ({"loop_guard": True, "loop_guard_window_seconds": 1e-7}, "loop_guard_window_seconds"),
+            ({"loop_guard": True, "loop_guard_window_seconds": 1e308}, "loop_guard_window_seconds"),
+            pytest.param({"loop_guard_window_seconds": 10**400}, "loop_guard_window_seconds", id="huge window"),
+            ({"loop_guard_window_seconds": math.nan}, "loop_guard_window_seconds"),
+            ({"loop_guard_window_seconds": "abc"}, "loop_guard_window_seconds"),
+            ({"loop_guard_max_calls": "abc"}, "loop_guard_max_calls"),
+            ({"loop_guard_max_calls": math.nan}, "loop_guard_max_calls"),
+            ({"loop_guard_max_calls": -1}, "loop_guard_max_calls"),
+            pytest.param({"loop_guard_max_calls": 10**400}, "loop_guard_max_calls", id="huge calls"),
             ({"warn_only": "yes"}, "warn_only"),
+            ({"max_usd": 1, "tool_prices": {"search": 1e308}}, "tool_prices"),
+            pytest.param({"max_usd": 1, "tool_prices": {"search": 10**400}}, "tool_prices", id="huge price"),
+            ({"price_per_1k_tokens": {"input": 1, "output": math.nan}}, "price_per_1k_tokens"),
+            ({"price_per_1k_tokens": {"input": 1, "output": 1e300}}, "price_per_1k_tokens"),
+            ({"price_per_1k_tokens": {"input": 1e-300, "output": 1}}, "price_per_1k_tokens"),
+            pytest.param(
+                {"price_per_1k_tokens": {"input": 1, "output": 10**400}}, "price_per_1k_tokens", id="huge rate"
+            ),
+            ({"max_usd": 5, "fallback": [MODEL, "gpt-4.1-nano", MODEL]}, "fallback"),
+            ({"max_usd": 5, "fallback": ["gpt-4o", "claude-haiku-4-5"]}, "fallback 'gpt-4o' belongs to openai"),
+            ({"max_usd": 5, "fallback": ["own", "claude-haiku-4-5", "other", "gpt-4o"]}, "give models of one provider"),
+            ({"limits": ["$5"]}, "limits"),
+            ({"limits": "$5/day"}, "limits"),
+            ({"limits": ""}, "limits"),
+            ({"limits": 5}, "limits"),
+            ({"limits": 0}, "limits"),
+            ({"limits": False}, "limits"),
+            ({"limits": {}}, "limits"),
+            ({"limits": Limit(5)}, "limits"),
+            ({"max_usd": 5, "limits": [Limit(5)]}, "the budget contradicts itself"),
             ({"max_velocity": "fast"}, "max_velocity"),
             ({"warn_velocity": "$1/min"}, "warn_velocity"),
             ({"max_velocity": "$1/min", "warn_velocity": "$1/min"}, "warn_velocity"),
@@ -210,6 +249,99 @@ class TestBadInput:
             with pytest.raises(ValueError, match=field) as caught:
                 make(**arguments)
             assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("value", ["x " * 2500, [Unwritable()], Unwritable()], ids=["long", "in a list", "alone"])
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "max_usd",
+            "mode",
+            "at_limit",
+            "unpriced",
+            "warn_only",
+            "warn_at",
+            "on_warn",
+            "on_exceed",
+            "on_fallback",
+            "fallback",
+            "tool_prices",
+            "price_per_1k_tokens",
+            "max_velocity",
+            "warn_velocity",
+            "max_wait",
+            "last_call",
+            "loop_guard",
+            "loop_guard_max_calls",
+            "loop_guard_window_seconds",
+            "limits",
+            "models",
+            "max_llm_calls",
+            "window_seconds",
+        ],
+    )
+    def test_a_long_value_is_cut_and_one_that_cannot_be_written_is_named_by_its_type(
+        self, field: str, value: Any
+    ) -> None:
+        with pytest.raises(ValueError, match=field) as caught:
+            Budget(**{field: value})
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("name", [[1] * 2000, Unwritable()], ids=["long", "unwritable"])
+    def test_a_name_that_is_none(self, name: Any) -> None:
+        with pytest.raises(ValueError, match="name must be a text") as caught:
+            Budget(1, name=name)
+        assert len(str(caught.value)) < 500
+
+    def test_long_values_that_contradict_each_other_are_cut(self) -> None:
+        model = "m" * 5000
+        for make in (
+            lambda: budget(f"$5/day on {model}", max_usd=5),
+            lambda: budget(f"$5 on {model} + $6 on {model}"),
+            lambda: Budget(fallback=model),
+            lambda: Budget(5, fallback=[model, model]),
+            lambda: Budget(models={model: f"$5 on {model}"}),
+            lambda: Budget(5, tool_prices={model: -1}),
+            lambda: Budget(5).tool(model),
+            lambda: Budget(5).set_limit(f"$6 on {model}"),
+        ):
+            with pytest.raises(ValueError, match="mmm") as caught:
+                make()
+            assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize(
+        "fallback", [["own", "gpt-4o"], ["llama-3", "claude-haiku-4-5"], ["gpt-4o", "gpt-4o-mini"]]
+    )
+    def test_a_chain_may_have_models_whose_provider_nobody_knows(self, fallback: list[str]) -> None:
+        assert Budget(5, fallback=fallback).fallback == fallback
+
+    def test_limits_that_are_made_already(self) -> None:
+        calls = Limit(3, Unit.CALLS)
+        for limits in ([calls], (calls,), {calls}, iter([calls])):
+            assert [each.text for each in Budget(5, limits=limits).limits()] == ["$5", "3 calls"]
+        for nothing in ([], (), None):
+            assert Budget(limits=nothing).limits() == []
+
+    def test_limits_that_are_made_already_beside_a_spec(self) -> None:
+        calls = Limit(3, Unit.CALLS)
+        for made in (
+            budget("$5", limits=[calls]),
+            budget("$5", name="b", limits=[calls]),
+            budget(5, limits=[calls]),
+            budget("$5/hr", name="b", limits=[calls]),
+        ):
+            assert [each.unit for each in made.limits()] == ["usd", "calls"]
+        with pytest.raises(ValueError, match="contradicts itself"):
+            budget("$5", limits=[Limit(5)])
+        with pytest.raises(ValueError, match="limits must be a list of Limits"):
+            budget("$5", limits=["3 calls"])
+
+    @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+    @pytest.mark.parametrize("make", [lambda: budget(1), lambda: budget("$5/hr", name="b")])
+    def test_there_is_no_copy(self, make: Any, again: Any) -> None:
+        b = make()
+        with pytest.raises(TypeError, match=r"cannot be copied or pickled, .*: use this object .*, or make a new one"):
+            again(b)
+        assert b.spent == 0
 
     @pytest.mark.parametrize("cap", ["max_usd", "max_llm_calls", "max_tool_calls", "window_seconds"])
     def test_a_spec_and_a_limit_beside_it(self, cap: str) -> None:

@@ -8,12 +8,14 @@ import pickle
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from shekel import (
     AgentLoopError,
+    Budget,
     BudgetExceededError,
     ToolBudgetExceededError,
     budget,
@@ -218,10 +220,21 @@ class TestKinds:
         with pytest.raises(TypeError, match="tool"):
             tool(value)
 
-    @pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), "free", True])
+    @pytest.mark.parametrize(
+        "price",
+        [
+            *(-1, float("nan"), float("inf"), "free", True, 1e308, 9.3e9),
+            *(Decimal("NaN"), Decimal("sNaN"), Decimal("1E+999999"), pytest.param(10**400, id="huge")),
+            pytest.param(10**5000, id="larger than Python writes"),
+        ],
+    )
     def test_a_price_that_is_none_is_refused(self, price: Any) -> None:
-        with pytest.raises(ValueError, match="price"):
+        with pytest.raises(ValueError, match=r"^price .*give USD per run"):
             tool(price=price)
+
+    @pytest.mark.parametrize(("price", "nano"), [(1e-12, 1), (Decimal("1E-999999"), 1), (9e9, 9 * 10**18), (0, 0)])
+    def test_a_price_is_rounded_up(self, price: Any, nano: int) -> None:
+        assert Budget(tool_prices={"x": price}).tool_price("x") == nano
 
 
 class TestLimit:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from decimal import ROUND_CEILING, Decimal
 from itertools import pairwise
 from typing import Any
 
+from ..shown import shown
 from .claims import Fallback
-from .limits import NANO
+from .fallbacks import known_provider
+from .limits import MOST, NANO, cost
 
 DEFAULT_FALLBACK_AT = 0.8
 """From which share of the limit a fallback takes over that is given as a plain name."""
 
 LONGEST_WAIT = 24 * 3600.0
 """Seconds that a call may wait at most: who waits longer is better told."""
+
+LEAST_PRICE = 1e-30
+"""USD per 1,000 tokens that a price is at least, where it is not 0: what is less is a slip, and no price list's."""
 
 
 def fallbacks_of(value: Any) -> tuple[Fallback, ...]:
@@ -28,12 +32,31 @@ def fallbacks_of(value: Any) -> tuple[Fallback, ...]:
     for before, after in pairwise(chain):
         if after.at < before.at:
             raise ValueError(
-                f"fallback {after.model!r} at {after.at:g} comes after {before.model!r} at {before.at:g}: "
+                f"fallback {shown(after.model)} at {after.at:g} comes after {shown(before.model)} at {before.at:g}: "
                 "give them with rising at_pct."
             )
-        if after.model == before.model:
-            raise ValueError(f"fallback {after.model!r} is given twice: give each model once.")
+    models = [each.model for each in chain]
+    for number, model in enumerate(models):
+        if model in models[:number]:
+            raise ValueError(f"fallback {shown(model)} is given twice: give each model once.")
+    if len(models) > 1:
+        _check_providers(models)
     return chain
+
+
+def _check_providers(models: list[str]) -> None:
+    """A call goes to one provider: a chain over two would fail at its first call."""
+    first: tuple[str, str] | None = None
+    for model in models:
+        provider = known_provider(model)
+        if provider is None:
+            continue
+        if first is not None and provider != first[1]:
+            raise ValueError(
+                f"fallback {shown(first[0])} belongs to {first[1]} and {shown(model)} to {provider}: "
+                "give models of one provider, the one that the calls go to."
+            )
+        first = first or (model, provider)
 
 
 def _fallback(value: Any) -> Fallback:
@@ -41,11 +64,11 @@ def _fallback(value: Any) -> Fallback:
         value = {"at_pct": DEFAULT_FALLBACK_AT, "model": value}
     if not isinstance(value, dict) or set(value) != {"at_pct", "model"}:
         raise ValueError(
-            f"fallback must be {{'at_pct': 0.8, 'model': 'name'}}, a name, or a list of them, not {value!r}."
+            f"fallback must be {{'at_pct': 0.8, 'model': 'name'}}, a name, or a list of them, not {shown(value)}."
         )
     model = value["model"]
     if not isinstance(model, str) or not model.strip():
-        raise ValueError(f"fallback model must be the name of a model, not {model!r}.")
+        raise ValueError(f"fallback model must be the name of a model, not {shown(model)}.")
     return Fallback(at=share(value["at_pct"], "fallback at_pct"), model=model)
 
 
@@ -64,7 +87,9 @@ def shares_of(value: Any) -> tuple[float, ...]:
 def share(value: Any, field: str) -> float:
     """A share of a limit."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ValueError(f"{field} must be a share of the limit above 0 and at most 1, such as 0.8, not {value!r}.")
+        raise ValueError(
+            f"{field} must be a share of the limit above 0 and at most 1, such as 0.8, not {shown(value)}."
+        )
     return float(value)
 
 
@@ -72,14 +97,16 @@ def seconds_of(value: Any, field: str) -> float:
     """A time in seconds."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST_WAIT
     if not good:
-        raise ValueError(f"{field} must be seconds above 0 and at most {LONGEST_WAIT:g}, such as 60, not {value!r}.")
+        raise ValueError(
+            f"{field} must be seconds above 0 and at most {LONGEST_WAIT:g}, such as 60, not {shown(value)}."
+        )
     return float(value)
 
 
 def flag_of(value: Any, field: str) -> bool:
     """A switch."""
     if not isinstance(value, bool):
-        raise ValueError(f"{field} must be True or False, not {value!r}.")
+        raise ValueError(f"{field} must be True or False, not {shown(value)}.")
     return value
 
 
@@ -88,27 +115,23 @@ def tool_prices_of(value: Any) -> dict[str, int]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(tool, str) for tool in value):
-        raise ValueError(f"tool_prices must be {{'tool': USD per run}}, not {value!r}.")
-    return {tool: tool_price(usd, f"tool_prices[{tool!r}]") for tool, usd in value.items()}
+        raise ValueError(f"tool_prices must be {{'tool': USD per run}}, not {shown(value)}.")
+    return {tool: tool_price(usd, f"tool_prices[{shown(tool)}]") for tool, usd in value.items()}
 
 
 def tool_price(usd: Any, field: str) -> int:
     """USD of one run of a tool as nano-dollars, rounded up; None is free.
 
     Raises:
-        ValueError: not a number, not finite, or below 0.
+        ValueError: not a number, not finite, below 0 or too large.
     """
-    if usd is None:
-        return 0
-    if isinstance(usd, bool) or not isinstance(usd, (int, float, Decimal)) or not math.isfinite(usd) or usd < 0:
-        raise ValueError(f"{field} must be USD per run, at least 0, such as 0.005, not {usd!r}.")
-    return int((Decimal(str(usd)) * NANO).to_integral_value(ROUND_CEILING))
+    return 0 if usd is None else cost(usd, field, "give USD per run, at least 0, such as 0.005")
 
 
 def callback_of(value: Any, field: str) -> Callable[..., Any] | None:
     """A function that the caller gave."""
     if value is not None and not callable(value):
-        raise ValueError(f"{field} must be a function, not {value!r}.")
+        raise ValueError(f"{field} must be a function, not {shown(value)}.")
     return value  # type: ignore[no-any-return]
 
 
@@ -117,18 +140,23 @@ def price_of(value: Any) -> Callable[[], Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict) or set(value) != {"input", "output"}:
-        raise ValueError(f"price_per_1k_tokens must be {{'input': USD, 'output': USD}}, not {value!r}.")
+        raise ValueError(f"price_per_1k_tokens must be {{'input': USD, 'output': USD}}, not {shown(value)}.")
     for side, amount in value.items():
-        good = isinstance(amount, (int, float)) and not isinstance(amount, bool)
-        if not good or not math.isfinite(amount) or amount < 0:
-            raise ValueError(f"price_per_1k_tokens[{side!r}] must be USD per 1,000 tokens, at least 0, not {amount!r}.")
+        field = f"price_per_1k_tokens[{side!r}]"
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+            raise ValueError(f"{field} must be USD per 1,000 tokens, at least 0, not {shown(amount)}.")
+        if amount > MOST // NANO:
+            raise ValueError(f"{field} is too large with {shown(amount)}: give USD per 1,000 tokens, such as 0.005.")
+        if 0 < amount < LEAST_PRICE:
+            raise ValueError(f"{field} is too small with {shown(amount)}: give USD per 1,000 tokens, or 0 for free.")
+    input, output = value["input"], value["output"]
     made: list[Any] = []
 
     def price() -> Any:
         if not made:
             from ..pricing import per_1k
 
-            made.append(per_1k(value["input"], value["output"]))
+            made.append(per_1k(input, output))
         return made[0]
 
     return price

@@ -17,13 +17,14 @@ from typing import Any, ParamSpec, Self, TypeVar
 from opentelemetry.context import Context
 
 from .. import context, enclosing, late, locks
+from ..shown import shown
 from . import wiring
 from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of, shares_of, tool_prices_of
 from .books import Books
 from .claims import AtLimit, Claim
 from .family import Family
 from .inside import inside
-from .keywords import limits_of
+from .keywords import further, limits_of
 from .known_names import KnownNames
 from .limits import Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
@@ -59,7 +60,7 @@ class Budget(Steering, KnownNames):
         mode: "sliced" (default), "strict" or "expected"; see `Mode`.
         at_limit: "raise" (default), "warn", "shadow", "pause" or "finish": what happens where a call does not fit;
             see `AtLimit`.
-        limits: further limits, as `Limit`s.
+        limits: further limits: a list of `Limit`s.
         max_wait: seconds that a call waits at most with at_limit="pause".
         fallback: {"at_pct": share, "model": name}, or a list of them with rising shares: from that share of the limit
             on (0 < share ≤ 1), or where the model asked for does not fit, calls go to that model, which must be one of
@@ -124,9 +125,9 @@ class Budget(Steering, KnownNames):
         models: Mapping[str, Any] | None = None,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):
-            raise ValueError(f"name must be a text that is not empty, not {name!r}: leave it out for no name.")
+            raise ValueError(f"name must be a text that is not empty, not {shown(name)}: leave it out for no name.")
         if unpriced not in ("refuse", "allow"):
-            raise ValueError(f"unpriced must be 'refuse' or 'allow', not {unpriced!r}.")
+            raise ValueError(f"unpriced must be 'refuse' or 'allow', not {shown(unpriced)}.")
         self.name = name
         self.mode = wiring.default_mode if mode is None else as_mode(mode)
         self.at_limit = _at_limit(at_limit)
@@ -148,8 +149,7 @@ class Budget(Steering, KnownNames):
             window_seconds=window_seconds,
             models=models,
         )
-        if limits:
-            every = agree((*every, *limits), "the budget")
+        every = agree((*every, *further(limits)), "the budget")
         money_first = sorted(every, key=lambda limit: (limit.unit is not Unit.USD, limit.model is not None))
         self._slots = [Slot(limit, label) for limit in money_first]
         if not self._slots or self._slots[0].unit is not Unit.USD or self._slots[0].model is not None:
@@ -162,11 +162,13 @@ class Budget(Steering, KnownNames):
         self._reserve = 0 if last_call is None else money(last_call, "last_call")
         first = self._slots[0].limit
         if self._reserve and (first is None or self._reserve >= first.amount):
-            raise ValueError(f"last_call={last_call!r} must be less than the limit in USD, a part of which it keeps.")
+            raise ValueError(
+                f"last_call={shown(last_call)} must be less than the limit in USD, a part of which it keeps."
+            )
         self.fallback = fallback
         self._fallbacks = fallbacks_of(fallback)
         if self._fallbacks and not every:
-            raise ValueError(f"fallback={fallback!r} has no limit whose share it waits for: give max_usd, too.")
+            raise ValueError(f"fallback={shown(fallback)} has no limit whose share it waits for: give max_usd, too.")
         self.on_exceed = callback_of(on_exceed, "on_exceed")
         self._on_fallback = callback_of(on_fallback, "on_fallback")
         if on_fallback is not None and not self._fallbacks:
@@ -181,7 +183,8 @@ class Budget(Steering, KnownNames):
         self.loop_guard = flag_of(loop_guard, "loop_guard")
         self.loop_guard_max_calls = loop_guard_max_calls
         self.loop_guard_window_seconds = loop_guard_window_seconds
-        self.loops = LoopGuard(loop_guard_max_calls, loop_guard_window_seconds) if loop_guard else None
+        guard = LoopGuard(loop_guard_max_calls, loop_guard_window_seconds)  # what makes no sense is said also if unused
+        self.loops = guard if loop_guard else None
         if self.loops is not None or self._prices or any(slot.unit is Unit.TOOL_CALLS for slot in self._slots):
             enclosing.want()
         self.parts = Parts()
@@ -280,6 +283,12 @@ class Budget(Steering, KnownNames):
         limits = " + ".join(str(slot.limit) for slot in self._slots if slot.limit is not None) or "no limit"
         return f"<Budget {self.name or ''} {limits} {self.mode}>".replace("  ", " ")
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled, as a copy would allow its limits again: use this "
+            "object in all threads and tasks, or make a new one with budget(...)."
+        )
+
     def forked(self) -> None:
         """In a child process: what the parent had open is the parent's."""
         self._books.open.clear()
@@ -294,7 +303,6 @@ class Budget(Steering, KnownNames):
 
 
 def _at_limit(value: Any) -> AtLimit:
-    try:
-        return AtLimit(value)
-    except ValueError:
-        raise ValueError(f"at_limit must be 'raise', 'warn', 'shadow', 'pause' or 'finish', not {value!r}.") from None
+    if not isinstance(value, str) or value not in set(AtLimit):
+        raise ValueError(f"at_limit must be 'raise', 'warn', 'shadow', 'pause' or 'finish', not {shown(value)}.")
+    return AtLimit(value)

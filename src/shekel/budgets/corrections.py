@@ -13,6 +13,7 @@ from weakref import ref
 
 from .. import locks
 from ..ledgers.base import Ledger
+from ..shown import shown
 from .limits import Unit
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Corrections:
             known = self._calls.get(call_id)
             if known is None:
                 raise LookupError(
-                    f"no finished call {call_id!r} is remembered: the last {REMEMBERED} of this process are, "
+                    f"no finished call {shown(call_id)} is remembered: the last {REMEMBERED} of this process are, "
                     "those under a budget or a policy."
                 )
             model, charges = known

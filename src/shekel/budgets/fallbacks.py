@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ..ledgers.base import Ledger
     from .claims import Claim, Fallback
 
+PROVIDERS = ("openai", "anthropic")
+"""The providers whose calls a door sees, and can switch to another model."""
+
 
 def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
     """The model whose threshold is reached, of the innermost budget with one; None if none is.
@@ -54,15 +57,21 @@ def after(model: str, owner: Claim | None) -> Iterator[tuple[str, Claim]]:
 
 def same_provider(call: Call, fallback: Fallback) -> None:
     """Raise if the fallback is known to be a model of the other provider."""
-    from ..pricing import provider_of
-
-    other = provider_of(fallback.model)
+    other = known_provider(fallback.model)
     own = call.endpoint.provider
-    if other in ("openai", "anthropic") and own in ("openai", "anthropic") and other != own:
+    if other is not None and own in PROVIDERS and other != own:
         raise FallbackError(
             f"fallback model {fallback.model!r} belongs to {other}, but the call goes to {own}: "
             "a fallback must be a model of the same provider."
         )
+
+
+def known_provider(model: str) -> str | None:
+    """Which of the providers whose calls can be switched a model belongs to; None for a name that says none of them."""
+    from ..pricing import provider_of  # the price list is loaded by who needs it
+
+    provider = provider_of(model)
+    return provider if provider in PROVIDERS else None
 
 
 def _share(call: Call, claim: Claim, ledger: Ledger) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .limits import Limit, Unit, agree, check_model, count, money, shown, written
+from ..shown import shown
+from .limits import Limit, Unit, agree, check_model, count, money, written
 from .spec import parse_limit, parse_spec
 from .windows import Sliding, Window
 
@@ -91,6 +92,24 @@ def limits_of(
     return agree(limits, "the budget")
 
 
+def further(value: Any) -> tuple[Limit, ...]:
+    """The limits of `limits=`, which are made already; None for none.
+
+    Raises:
+        ValueError: anything but `Limit`s.
+    """
+    if value is None:
+        return ()
+    remedy = "give them as [Limit(5_000_000_000)] for $5, or a spec such as '$5/day' in place of max_usd"
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        raise ValueError(f"limits must be a list of Limits, not {shown(value)}: {remedy}.")
+    limits = tuple(value)
+    for each in limits:
+        if not isinstance(each, Limit):
+            raise ValueError(f"limits must be a list of Limits, not {shown(each)} in it: {remedy}.")
+    return limits
+
+
 def limits_in(value: Any, field: str) -> tuple[Limit, ...]:
     """The limits of any unit that one value says: an amount in USD, a `Limit`, or a spec.
 
@@ -121,8 +140,8 @@ def _limits(value: Any, field: str, unit: Unit | None) -> tuple[Limit, ...]:
     for limit in limits:
         if unit is not None and limit.unit is not unit:
             raise ValueError(
-                f"{field} limits {unit.replace('_', ' ')}, and {written(limit)!r} does not: give it as "
-                f"{_FIELDS[limit.unit]}={written(limit)!r}."
+                f"{field} limits {unit.replace('_', ' ')}, and {shown(written(limit))} does not: give it as "
+                f"{_FIELDS[limit.unit]}={shown(written(limit))}."
             )
     return limits
 
@@ -144,11 +163,12 @@ def _by_model(models: Any) -> list[Limit]:
         for limit in _limits(value, field, None):
             if limit.model is not None:
                 raise ValueError(
-                    f"{field} names a model of its own in {written(limit)!r}: leave 'on {limit.model}' out."
+                    f"{field} names a model of its own in {shown(written(limit))}: "
+                    f"leave {shown(f'on {limit.model}')} out."
                 )
             if limit.unit is Unit.TOOL_CALLS:
                 raise ValueError(
-                    f"{field} cannot be {written(limit)!r}, as tool calls have no model: use max_tool_calls."
+                    f"{field} cannot be {shown(written(limit))}, as tool calls have no model: use max_tool_calls."
                 )
             limits.append(replace(limit, model=model))
     return limits
@@ -157,6 +177,7 @@ def _by_model(models: Any) -> list[Limit]:
 def _within(limit: Limit, window: Window, seconds: Any) -> Limit:
     if limit.window is not None:
         raise ValueError(
-            f"{written(limit)!r} has a window of its own beside window_seconds={shown(seconds)}: leave one of them out."
+            f"{shown(written(limit))} has a window of its own beside window_seconds={shown(seconds)}: "
+            "leave one of them out."
         )
     return replace(limit, window=window)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_DOWN, Context, Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Final
 
+from ..shown import shown
 from .windows import FOREVER, Calendar, Session, Sliding, Span, Window
 
 NANO: Final = 1_000_000_000
@@ -23,6 +24,8 @@ MOST: Final = 2**63 - 1
 
 EXACT = Context(prec=100, rounding=ROUND_DOWN)
 """Not the program's own context, which may round as it likes."""
+
+_UP = Context(prec=100, rounding=ROUND_CEILING)
 
 
 class Mode(StrEnum):
@@ -84,7 +87,7 @@ class Limit:
         if self.model is not None:
             check_model(self.model)
             if self.unit is Unit.TOOL_CALLS:
-                raise ValueError(f"tool calls have no model such as {self.model!r}: leave it out.")
+                raise ValueError(f"tool calls have no model such as {shown(self.model)}: leave it out.")
 
     @property
     def nano(self) -> int:
@@ -138,7 +141,7 @@ def agree(limits: Iterable[Limit], field: str) -> tuple[Limit, ...]:
         if other is not limit:
             how = "says twice" if other.amount == limit.amount else "contradicts itself:"
             raise ValueError(
-                f"{field} {how} {written(other)!r} and {written(limit)!r} limit the same: keep one of them."
+                f"{field} {how} {shown(written(other))} and {shown(written(limit))} limit the same: keep one of them."
             )
     return tuple(seen.values())
 
@@ -173,6 +176,27 @@ def money(value: Any, field: str) -> int:
     return nano
 
 
+def cost(value: Any, field: str, remedy: str) -> int:
+    """USD that something costs as nano-dollars, rounded up (what is spent never shrinks by rounding).
+
+    Args:
+        value: that; 0 is free.
+        field: what a message calls it.
+        remedy: what a message says to do instead.
+
+    Raises:
+        ValueError: not a number, not finite, negative or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise ValueError(f"{field} must be an amount in USD, not {shown(value)}: {remedy}.")
+    amount = Decimal(str(float(value)) if isinstance(value, float) else value)
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"{field} must be finite and at least 0, not {shown(value)}: {remedy}.")
+    if amount > MOST // NANO:
+        raise ValueError(f"{field} is too large with {shown(value)}: {remedy}.")
+    return int(_UP.multiply(amount, NANO).to_integral_value(ROUND_CEILING))
+
+
 def count(value: Any, field: str, unit: Unit) -> int:
     """A number of calls or tokens.
 
@@ -202,17 +226,6 @@ def check_model(name: Any) -> None:
 
 def as_mode(value: Any) -> Mode:
     """A mode from its name. Raises ValueError with the names there are."""
-    try:
-        return Mode(value)
-    except ValueError:
-        raise ValueError(f"mode must be 'sliced', 'strict' or 'expected', not {shown(value)}.") from None
-
-
-def shown(value: Any) -> str:
-    """What a message shows of a value: on one line, and not all of a long one."""
-    try:
-        text = repr(value)
-    except Exception:  # Python refuses to write very long integers; a class may refuse anything
-        return f"a value of type {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:76]} ..."
+    if not isinstance(value, str) or value not in set(Mode):
+        raise ValueError(f"mode must be 'sliced', 'strict' or 'expected', not {shown(value)}.")
+    return Mode(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from ..ledgers.base import Ledger, Line, Meter
+from ..shown import shown
+from .limits import MOST
+from .windows import LONGEST, SHORTEST
 
 MICROSECONDS = 1_000_000
 
@@ -35,15 +37,16 @@ class LoopGuard:
     """
 
     def __init__(self, max_calls: int, window_seconds: float) -> None:
-        if isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 1:
+        if isinstance(max_calls, bool) or not isinstance(max_calls, int) or not 1 <= max_calls <= MOST:
             raise ValueError(
-                f"loop_guard_max_calls must be a whole number of at least 1, such as 5, not {max_calls!r}."
+                f"loop_guard_max_calls must be a whole number of at least 1, such as 5, not {shown(max_calls)}."
             )
         seconds = window_seconds
         good = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not good or not math.isfinite(seconds) or seconds < 0:
+        if not good or not (seconds == 0 or SHORTEST <= seconds <= LONGEST):
             raise ValueError(
-                f"loop_guard_window_seconds must be a number of seconds, or 0 for all time, not {seconds!r}."
+                f"loop_guard_window_seconds must be seconds from {SHORTEST} to 100 years, or 0 for all time, "
+                f"not {shown(seconds)}."
             )
         self.max_calls = max_calls
         self.window_seconds = float(seconds)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from ..shown import shown
 from .budget import Budget
 from .inside import inside
+from .keywords import further
 from .limits import Limit
 from .spec import parse_spec
 from .temporal import TemporalBudget, no_shared_ledger
@@ -56,7 +58,7 @@ def budget(
         return Budget(name=name, **kwargs)
     for field in LIMITS:
         if kwargs.get(field) is not None:
-            raise ValueError(f"give the limits once: {spec!r} or {field}={kwargs[field]!r}.")
+            raise ValueError(f"give the limits once: {shown(spec)} or {field}={shown(kwargs[field])}.")
     if isinstance(spec, str) and not _is_number(spec):
         return from_spec(spec, name=name, **kwargs)
     return Budget(spec, name=name, **kwargs)
@@ -78,11 +80,14 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     given = {key: value for key, value in {"name": name, **kwargs}.items() if value is not None}
     for key, value in spec.options.items():
         if key in given and given[key] != value:
-            raise ValueError(f"{key} is said twice: {value!r} in {text!r}, and {given[key]!r} beside it.")
+            raise ValueError(
+                f"{key} is said twice: {shown(value)} in {shown(text)}, and {shown(given[key])} beside it."
+            )
     arguments = {**spec.options, **given}
-    if arguments.get("name") is not None and any(limit.window is not None for limit in spec.limits):
-        return TemporalBudget.of(spec.limits, **arguments)
-    return Budget(limits=spec.limits, **arguments)
+    limits = (*spec.limits, *further(arguments.pop("limits", None)))
+    if arguments.get("name") is not None and any(limit.window is not None for limit in limits):
+        return TemporalBudget.of(limits, **arguments)
+    return Budget(limits=limits, **arguments)
 
 
 def _is_number(text: str) -> bool:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import enclosing
 from ..roles import AGENT, STEP, TOOL, WORKFLOW, Role
-from .limits import NANO, Unit, money
+from ..shown import shown
+from .limits import MOST, NANO, Unit, money
 from .part_errors import (
     AgentBudgetExceededError,
     ChainBudgetExceededError,
@@ -105,7 +106,7 @@ class Parts:
         Raises:
             ValueError: a name or an amount that is none.
         """
-        nano = money(max_usd, f"max_usd of {kind} {name!r}")
+        nano = money(max_usd, f"max_usd of {kind} {shown(name)}")
         self._part(kind, name).nano = nano
 
     def cap_tool(self, name: str, max_usd: Any, max_calls: Any) -> None:
@@ -115,12 +116,14 @@ class Parts:
             ValueError: a name, an amount or a count that is none, or neither limit.
         """
         if max_usd is None and max_calls is None:
-            raise ValueError(f"tool({name!r}) has no limit: give max_usd, max_calls or both.")
-        if max_calls is not None and (isinstance(max_calls, bool) or not isinstance(max_calls, int) or max_calls < 1):
+            raise ValueError(f"tool({shown(name)}) has no limit: give max_usd, max_calls or both.")
+        number = isinstance(max_calls, int) and not isinstance(max_calls, bool)
+        if max_calls is not None and not (number and 1 <= max_calls <= MOST):
             raise ValueError(
-                f"max_calls of tool {name!r} must be a whole number of at least 1, such as 3, not {max_calls!r}."
+                f"max_calls of tool {shown(name)} must be a whole number of at least 1, such as 3, "
+                f"not {shown(max_calls)}."
             )
-        nano = None if max_usd is None else money(max_usd, f"max_usd of tool {name!r}")
+        nano = None if max_usd is None else money(max_usd, f"max_usd of tool {shown(name)}")
         part = self._part("tool", name)
         if nano is not None:
             part.nano = nano
@@ -129,7 +132,7 @@ class Parts:
 
     def _part(self, kind: str, name: Any) -> Part:
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"the name of a {kind} must be a text that is not empty, not {name!r}.")
+            raise ValueError(f"the name of a {kind} must be a text that is not empty, not {shown(name)}.")
         enclosing.want()
         return self._parts.setdefault((kind, name), Part(kind, name))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import faults
+from ..shown import shown
 
 LIMIT = "The usage limit for this service is reached. Please try again later."
 CUT = "This answer was stopped because the usage limit is reached."
@@ -49,7 +50,9 @@ def set_text(text: Any) -> None:
     if isinstance(text, Mapping):
         for reason, sentence in text.items():
             if reason not in (*REASONS, "default"):
-                raise ValueError(f"public_message has the reason {reason!r}: use {', '.join(REASONS)} or 'default'.")
+                raise ValueError(
+                    f"public_message has the reason {shown(reason)}: use {', '.join(REASONS)} or 'default'."
+                )
             _checked(sentence)
         text = dict(text)
     elif text is not None and not callable(text):
@@ -89,5 +92,6 @@ def with_text(error: Any) -> dict[str, Any]:
 def _checked(text: Any) -> None:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(
-            f"public_message must be a sentence, a mapping of them by reason, or a function of the error, not {text!r}."
+            "public_message must be a sentence, a mapping of them by reason, or a function of the error, "
+            f"not {shown(text)}."
         )

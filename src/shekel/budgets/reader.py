@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from .limits import EXACT, MOST, NANO, Limit, Unit, agree, check_model, shown
+from ..shown import shown
+from .limits import EXACT, MOST, NANO, Limit, Unit, agree, check_model
 from .options import OPTIONS, nearest
 from .windows import IDLE, LONGEST, SHORTEST, Calendar, Session, Sliding, Window, duration
 
@@ -134,7 +135,9 @@ class Reader:
                     if said in _UNITS:
                         unit, end = _UNITS[said], words.end(last)
                         break
-        amount = match[0].strip()
+        said = amount = match[0].strip()
+        if len(amount) > 40:  # too long to be shown a second time: an example will do
+            amount = "$5" if match["dollar"] else "5"
         if match["dollar"]:
             if unit is not None:
                 second = self.text[self.at : end].strip()
@@ -143,7 +146,7 @@ class Reader:
         if unit is None:
             word = words["first"] if words is not None else None
             if word is None or word.lower() in ("per", "on") or self.is_period(word):
-                self.wrong(amount, f"has no unit: write '${amount}', '{amount} calls' or '{amount} tokens'.")
+                self.wrong(said, f"has no unit: write '${amount}', '{amount} calls' or '{amount} tokens'.")
             self.wrong(word, f"is no unit: {nearest(word, _UNIT_NAMES)}")
         self.at = end
         return unit
@@ -211,14 +214,17 @@ class Reader:
         if word is None or word == "+" or _OPTION.match(self.text, self.at):
             return
         if word[0] in "$0123456789" or word.lower() in ("and", "or", "plus", ",", ";", "&"):
-            self.wrong(word, f"follows {limit!r}: put ' + ' between two limits.")
+            self.wrong(word, f"follows {shown(limit)}: put ' + ' between two limits.")
         if word[0] == "/" or word.lower() in ("per", "on"):
             self.wrong(
-                word, f"follows {limit!r}: a limit has one period and then one model, so write another after ' + '."
+                word,
+                f"follows {shown(limit)}: a limit has one period and then one model, so write another after ' + '.",
             )
         if word.lower() in OPTIONS:
             self.wrong(word, f"has no value: write it as {word.lower()}=value, without spaces.")
-        self.wrong(word, f"follows {limit!r}: only ' + ' and another limit, or an option such as mode=strict, can.")
+        self.wrong(
+            word, f"follows {shown(limit)}: only ' + ' and another limit, or an option such as mode=strict, can."
+        )
 
     # Windows
 

@@ -20,7 +20,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .limits import Limit, Unit, shown
+from ..shown import shown
+from .limits import Limit, Unit
 from .reader import Reader
 from .windows import Sliding
 

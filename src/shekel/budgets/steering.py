@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import late
+from ..shown import shown
 from . import wiring
 from .charged import Charged
 from .claims import Claim
 from .keywords import limits_in
-from .limits import MOST, Limit, Unit
+from .limits import MOST, Limit, Unit, agree, written
 from .slots import Slot
 from .waiting import Allowance
 
@@ -69,11 +70,18 @@ class Steering(Charged):
             model: the limit of that model.
 
         Raises:
-            ValueError: the budget has no limit of that unit and window; the message lists those it has, and nothing
-                is changed.
+            ValueError: the budget has no limit of that unit and window, and the message lists those it has; or it would
+                be no more than `last_call` keeps of it. Nothing is changed.
         """
         wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
-        for slot, new in [(self._slot_of(each), each) for each in wanted]:
+        changes = [(self._slot_of(each), each) for each in agree(wanted, "limit")]
+        for slot, new in changes:
+            if slot is self._slots[0] and new.amount <= self._reserve:
+                raise ValueError(
+                    f"limit must be more than '{Limit(self._reserve)}', which last_call keeps of it, "
+                    f"not {shown(written(new))}: give a higher one."
+                )
+        for slot, new in changes:
             before = slot.amount(time.time()) or MOST
             slot.change(new)
             self._changed()
@@ -105,8 +113,8 @@ class Steering(Charged):
                     return slot
             elif (have.unit, have.window, have.model) == (wanted.unit, wanted.window, wanted.model):
                 return slot
-        known = ", ".join(f"'{slot.limit}'" for slot in self._slots if slot.limit is not None) or "none"
-        raise ValueError(f"the budget has no limit like '{wanted}' to change; it has {known}.")
+        known = ", ".join(shown(str(slot.limit)) for slot in self._slots if slot.limit is not None) or "none"
+        raise ValueError(f"the budget has no limit like {shown(str(wanted))} to change; it has {known}.")
 
     def _changed(self) -> None:
         self._made = {}

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
+from ..shown import shown
 from ..vocabulary import LEDGER, TENANTS, refuse
 from .budget import Budget
+from .keywords import further
 from .limits import Limit, Unit, agree, count, money
 from .windows import Sliding
 
@@ -52,7 +54,7 @@ class TemporalBudget(Budget):
         **kwargs: Any,
     ) -> None:
         if not name:
-            raise ValueError(f"name must be a text that is not empty, not {name!r}: a TemporalBudget has a name.")
+            raise ValueError(f"name must be a text that is not empty, not {shown(name)}: a TemporalBudget has a name.")
         no_shared_ledger(backend, tenant_id, name)
         if caps is None:
             if window_seconds is None:
@@ -62,8 +64,9 @@ class TemporalBudget(Budget):
         given = {"max_usd": max_usd, "window_seconds": window_seconds, **kwargs}
         for field in ("max_usd", "window_seconds", *_BESIDE):
             if given.get(field) is not None:
-                raise ValueError(f"caps and {field}={given[field]!r} say limits twice: leave one of them out.")
-        super().__init__(limits=_limits_of(caps), name=name, **kwargs)
+                raise ValueError(f"caps and {field}={shown(given[field])} say limits twice: leave one of them out.")
+        limits = (*_limits_of(caps), *further(kwargs.pop("limits", None)))
+        super().__init__(limits=limits, name=name, **kwargs)
 
     @classmethod
     def of(cls, limits: Iterable[Limit], *, name: str, **kwargs: Any) -> Self:
@@ -84,9 +87,9 @@ def no_shared_ledger(backend: Any, tenant_id: Any, name: str | None) -> None:
         return
     if tenant_id is not None:
         if not isinstance(tenant_id, str) or not tenant_id:
-            raise ValueError(f"tenant_id must be a text that is not empty, not {tenant_id!r}.")
+            raise ValueError(f"tenant_id must be a text that is not empty, not {shown(tenant_id)}.")
         if backend is None:
-            raise ValueError(f"tenant_id={tenant_id!r} needs a backend, which is not here yet: {TENANTS}.")
+            raise ValueError(f"tenant_id={shown(tenant_id)} needs a backend, which is not here yet: {TENANTS}.")
     if not name:
         what = "tenant_id" if tenant_id is not None else "backend"
         raise ValueError(f"{what} needs a name: give name=, by which the processes know the budget.")
@@ -101,11 +104,11 @@ def _limits_of(caps: Any) -> tuple[Limit, ...]:
         raise ValueError(f"{remedy}; there is none.")
     for cap in caps:
         if not isinstance(cap, (tuple, list)) or len(cap) != 3:
-            raise ValueError(f"{remedy}, not {cap!r} in it.")
+            raise ValueError(f"{remedy}, not {shown(cap)} in it.")
         counter, most, seconds = cap
         unit = _COUNTERS.get(counter) if isinstance(counter, str) else None
         if unit is None:
-            raise ValueError(f"{counter!r} in caps counts nothing: use {', '.join(_COUNTERS)}.")
+            raise ValueError(f"{shown(counter)} in caps counts nothing: use {', '.join(_COUNTERS)}.")
         try:
             window = Sliding(seconds)
         except ValueError as error:

@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, set_span_in_context
 
 from .. import context, enclosing, late
+from ..shown import shown
 from ..telemetry import names
 from ..telemetry.tools import end_tool
 from .arguments import tool_price
@@ -66,7 +67,7 @@ def tool(fn: Any = None, *, price: float | None = None) -> Any:
     def decorate(function: Any) -> Any:
         if not callable(function):
             raise TypeError(
-                f"tool() takes a function or an object that can be called, not {function!r}"
+                f"tool() takes a function or an object that can be called, not {shown(function)}"
                 + (": put @classmethod above @tool." if isinstance(function, classmethod) else ".")
             )
         if isroutine(function):

@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from .. import late, locks
 from ..call import Call
 from ..ledgers.base import Grant, Refusal
+from ..shown import shown
 from . import refusals, traced
 from .errors import BudgetExceededError
 from .gate import Gate
@@ -40,7 +41,7 @@ class TracedGate(Gate):
             ValueError: it is neither.
         """
         if what not in ("refuse", "expect"):
-            raise ValueError(f"traced_in_strict must be 'refuse' or 'expect', not {what!r}.")
+            raise ValueError(f"traced_in_strict must be 'refuse' or 'expect', not {shown(what)}.")
         self.traced_in_strict = what == "expect"
 
     def admit_traced(self, call: Call, context: Context, way: traced.Way) -> bool:

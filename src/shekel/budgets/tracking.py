@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import locks
+from ..shown import shown
 from .amounts import happened
-from .limits import NANO, shown
+from .limits import NANO
 from .spec import parse_limit
 from .windows import Calendar
 

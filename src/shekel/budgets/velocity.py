@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..shown import shown
 from .limits import Limit
 from .spec import parse_velocity
 from .windows import Sliding
@@ -19,9 +20,9 @@ def velocities(most: Any, warn: Any) -> tuple[Limit | None, Limit | None]:
     warning = None if warn is None else parse_velocity(warn, "warn_velocity")
     if warning is not None:
         if limit is None:
-            raise ValueError(f"warn_velocity={warn!r} requires max_velocity: give both.")
+            raise ValueError(f"warn_velocity={shown(warn)} requires max_velocity: give both.")
         if _per_second(warning) >= _per_second(limit):
-            raise ValueError(f"warn_velocity must be less than max_velocity {most!r}, not {warn!r}.")
+            raise ValueError(f"warn_velocity must be less than max_velocity {shown(most)}, not {shown(warn)}.")
     return limit, warning
 
 

@@ -238,6 +238,8 @@ def _allowance(answer: Any, question: Exceeded) -> Allowance | None:
         return Allowance(question.lacking)
     try:
         allowance = answer if isinstance(answer, Allowance) else Allowance(answer)
+        if isinstance(allowance.amount, str):
+            raise TypeError("what on_exceed grants is a number, and no text")
         money(allowance.amount, "what on_exceed grants")
     except (TypeError, ValueError) as error:
         faults.report("read what on_exceed granted", error)

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from ..shown import shown
 from .zones import zone_of
 
 DAY: Final = 86_400
@@ -162,10 +163,10 @@ class Calendar:
 
     def __post_init__(self) -> None:
         if self.period not in PERIODS:
-            raise ValueError(f"{self.period!r} is no calendar period: use hour, day, week, month or year.")
+            raise ValueError(f"{shown(self.period)} is no calendar period: use hour, day, week, month or year.")
         if self.anchor is not None:
             if type(self.anchor) is not date:
-                raise ValueError(f"an anchor must be a date such as date(2026, 1, 31), not {self.anchor!r}.")
+                raise ValueError(f"an anchor must be a date such as date(2026, 1, 31), not {shown(self.anchor)}.")
             if self.period == "hour":
                 raise ValueError(f"an hour has no first day, such as {self.anchor}: leave the anchor out.")
         zone = zone_of(self.tz)
@@ -277,7 +278,7 @@ def lasting(seconds: float) -> str:
 def _length(seconds: float, what: str) -> float:
     good = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not good or not SHORTEST <= seconds <= LONGEST:
-        raise ValueError(f"{what} must last from {SHORTEST} seconds to 100 years, not {seconds!r} seconds.")
+        raise ValueError(f"{what} must last from {SHORTEST} seconds to 100 years, not {shown(seconds)} seconds.")
     return round(seconds * _MICRO) / _MICRO
 
 

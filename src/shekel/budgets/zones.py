@@ -6,6 +6,8 @@ from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo, available_timezones
 
+from ..shown import shown
+
 
 def zone_of(name: str) -> tzinfo:
     """The time zone of an IANA name. UTC needs no database.
@@ -14,10 +16,10 @@ def zone_of(name: str) -> tzinfo:
         ValueError: there is none of that name; the message names the nearest.
     """
     if not isinstance(name, str):
-        raise ValueError(f"a time zone must be a name such as 'Europe/Berlin', not {name!r}.")
+        raise ValueError(f"a time zone must be a name such as 'Europe/Berlin', not {shown(name)}.")
     zone = find_zone(name)
     if zone is None:
-        raise ValueError(f"{name!r} {no_zone(name)}")
+        raise ValueError(f"{shown(name)} {no_zone(name)}")
     return zone
 
 

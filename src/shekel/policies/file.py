@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..budgets.limits import shown
 from ..budgets.options import nearest
+from ..shown import shown
 from .in_force import checked
 from .policy import Policy, per
 

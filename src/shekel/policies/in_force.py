@@ -14,8 +14,8 @@ from opentelemetry.context import Context
 
 from .. import enclosing
 from ..budgets.claims import Claim
-from ..budgets.limits import shown
 from ..budgets.scope import entries
+from ..shown import shown
 from .policy import Policy
 from .standing import Row, RowKey, Standing, row_key
 from .unset import UnsetKeys
@@ -117,8 +117,10 @@ class Policies:
         assert plans is not None
         if plan is None:
             self._assigned[standing.policy.name].pop(value, None)
-        elif plan not in plans.limits:
-            raise ValueError(f"{shown(plan)} is no plan of {standing.policy.name!r}: give {', '.join(plans.limits)}.")
+        elif not isinstance(plan, str) or plan not in plans.limits:
+            raise ValueError(
+                f"{shown(plan)} is no plan of {shown(standing.policy.name)}: give {', '.join(plans.limits)}."
+            )
         else:
             self._assigned[standing.policy.name][value] = plan
         if plans.resolver is not None:
@@ -172,8 +174,8 @@ def checked(policies: Iterable[Any]) -> tuple[Policy, ...]:
             raise ValueError(f"policies must be made with per(...), not {shown(policy)}.")
         if policy.name in made:
             raise ValueError(
-                f"two policies are named {policy.name!r}: give each a name=… of its own, or put the limits into one, "
-                "such as per('user.id', '$5/day + 100 calls/hr')."
+                f"two policies are named {shown(policy.name)}: give each a name=… of its own, or put the limits into "
+                "one, such as per('user.id', '$5/day + 100 calls/hr')."
             )
         made[policy.name] = policy
     return tuple(made.values())

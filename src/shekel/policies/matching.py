@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
-from ..budgets.limits import check_model, shown
+from ..budgets.limits import check_model
+from ..shown import shown
 
 MODEL, PROVIDER, ENVIRONMENT = "model", "provider", "environment"
 """Conditions that are not on the scope."""
@@ -97,7 +98,7 @@ def _patterns(key: str, value: Any) -> tuple[str, ...]:
     made = tuple(texts) if good else ()
     if not made or not all(isinstance(text, str) and text for text in made):
         raise ValueError(
-            f"match: {key!r} must be a pattern such as 'acme' or 'acme-*', or a list of them, not {shown(value)}."
+            f"match: {shown(key)} must be a pattern such as 'acme' or 'acme-*', or a list of them, not {shown(value)}."
         )
     return made
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..budgets.keywords import limits_in
-from ..budgets.limits import Limit, Unit, shown
+from ..budgets.limits import Limit, Unit, agree
+from ..shown import shown
 from .resolver import Resolver
 
 UNLIMITED = "unlimited"
@@ -83,7 +84,7 @@ def plans_of(
             f"plans have no default_plan for values that nobody knows: give one of {known}, or add an "
             "'unlimited' one and name that."
         )
-    if default not in limits:
+    if not isinstance(default, str) or default not in limits:
         raise ValueError(f"default_plan={shown(default)} is no plan: give one of {known}.")
     table: Mapping[str, str] = {}
     resolver = None
@@ -92,9 +93,11 @@ def plans_of(
     elif isinstance(plan_of, Mapping):
         for value, plan in plan_of.items():
             if not isinstance(value, str) or not value:
-                raise ValueError(f"plan_of: {shown(value)} is no value of {keys[0]!r}: give a text.")
-            if plan not in limits:
-                raise ValueError(f"plan_of: {value!r} has the plan {shown(plan)}, which is not there: give {known}.")
+                raise ValueError(f"plan_of: {shown(value)} is no value of {shown(keys[0])}: give a text.")
+            if not isinstance(plan, str) or plan not in limits:
+                raise ValueError(
+                    f"plan_of: {shown(value)} has the plan {shown(plan)}, which is not there: give {known}."
+                )
         table = dict(plan_of)
     elif plan_of is not None:
         raise ValueError(f"plan_of must be a table {{'ada': 'pro'}} or a function, not {shown(plan_of)}.")
@@ -116,7 +119,7 @@ def _name(plan: Any) -> str:
 
 
 def _limits(plan: str, value: Any) -> tuple[Limit, ...]:
-    field = f"plans[{plan!r}]"
+    field = f"plans[{shown(plan)}]"
     if value is None or value == UNLIMITED:
         return ()
     if isinstance(value, (list, tuple)):
@@ -125,4 +128,4 @@ def _limits(plan: str, value: Any) -> tuple[Limit, ...]:
         limits = limits_in(value, field)
     if not limits:
         raise ValueError(f"{field} is empty: give a limit such as '$5/day', or 'unlimited'.")
-    return tuple(sorted(limits, key=lambda limit: (limit.unit is not Unit.USD, limit.model is not None)))
+    return tuple(sorted(agree(limits, field), key=lambda limit: (limit.unit is not Unit.USD, limit.model is not None)))

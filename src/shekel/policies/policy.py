@@ -14,8 +14,9 @@ from ..budgets import wiring
 from ..budgets.arguments import callback_of, fallbacks_of, shares_of
 from ..budgets.claims import AtLimit, Fallback
 from ..budgets.keywords import limits_in
-from ..budgets.limits import Limit, Mode, Unit, agree, as_mode, shown
+from ..budgets.limits import Limit, Mode, Unit, agree, as_mode
 from ..budgets.spec import parse_spec
+from ..shown import shown
 from .matching import EVERYTHING, Match, match_of
 from .plans import Plans, plans_of
 
@@ -124,7 +125,7 @@ def per(
         _check_keys(keys)
         for key in keys:
             if _is_limit(key):
-                raise ValueError(f"{key!r} is a limit beside plans: make a policy of its own for it, or a plan.")
+                raise ValueError(f"{shown(key)} is a limit beside plans: make a policy of its own for it, or a plan.")
         chosen = plans_of(
             plans, plan_of, default_plan, keys=tuple(keys), by=plan_by, cache=plan_cache, timeout=plan_timeout
         )
@@ -132,14 +133,16 @@ def per(
     given = {field: value for field, value in said.items() if value is not None}
     for field, value in options.items():
         if field in given and given[field] != value:
-            raise ValueError(f"{field} is said twice: {value!r} in the limit, and {given[field]!r} beside it.")
+            raise ValueError(
+                f"{field} is said twice: {shown(value)} in the limit, and {shown(given[field])} beside it."
+            )
     arguments = {**options, **given}
     unpriced = arguments.get("unpriced", "refuse")
     if unpriced not in ("refuse", "allow"):
-        raise ValueError(f"unpriced must be 'refuse' or 'allow', not {unpriced!r}.")
+        raise ValueError(f"unpriced must be 'refuse' or 'allow', not {shown(unpriced)}.")
     name = arguments.get("name", f"per {' and '.join(keys)}")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"name must be a text that is not empty, not {name!r}: leave it out for 'per {keys[0]}'.")
+        raise ValueError(f"name must be a text that is not empty, not {shown(name)}: leave it out for 'per {keys[0]}'.")
     at = _at_limit(arguments.get("at_limit", AtLimit.RAISE))
     shares = shares_of(arguments.get("warn_at"))
     if at is AtLimit.WARN and 1.0 not in shares:
@@ -174,9 +177,9 @@ def _check_keys(keys: Iterable[Any]) -> None:
     seen = set()
     for key in keys:
         if not isinstance(key, str) or not key.strip():
-            raise ValueError(f"a scope key must be a text such as 'user.id', not {key!r}.")
+            raise ValueError(f"a scope key must be a text such as 'user.id', not {shown(key)}.")
         if key in seen:
-            raise ValueError(f"the scope key {key!r} is given twice: give it once.")
+            raise ValueError(f"the scope key {shown(key)} is given twice: give it once.")
         seen.add(key)
 
 
@@ -191,7 +194,7 @@ def _limits(value: Any) -> tuple[tuple[Limit, ...], dict[str, Any]]:
             limits += spec.limits
             for field, said in spec.options.items():
                 if options.setdefault(field, said) != said:
-                    raise ValueError(f"{field} is said twice: {options[field]!r} and {said!r}.")
+                    raise ValueError(f"{field} is said twice: {shown(options[field])} and {shown(said)}.")
         elif each is None:
             raise ValueError("the limit must be a spec such as '$5/day', or an amount in USD, not None.")
         else:

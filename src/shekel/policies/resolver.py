@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import faults
-from ..budgets.limits import shown
+from ..shown import shown
 
 CACHE, TIMEOUT = 60.0, 0.25
 """Seconds for which an answer counts, and for which a call waits for one, where nobody said how many."""
@@ -160,7 +160,9 @@ def _seconds(value: Any, otherwise: float, field: str) -> float:
     if value is None:
         return otherwise
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 86_400:
-        raise ValueError(f"{field} must be seconds above 0 and at most a day, such as {otherwise:g}, not {value!r}.")
+        raise ValueError(
+            f"{field} must be seconds above 0 and at most a day, such as {otherwise:g}, not {shown(value)}."
+        )
     return float(value)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from .. import faults
+from ..shown import shown
 
 EVERY = 1.0
 """Seconds between two looks, where nobody said how many."""
@@ -39,7 +40,7 @@ def seconds(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value <= 86_400:
-        raise ValueError(f"reload_seconds must be from 0.001 to 86400, or None for never, not {value!r}.")
+        raise ValueError(f"reload_seconds must be from 0.001 to 86400, or None for never, not {shown(value)}.")
     return float(value)
 
 

@@ -9,6 +9,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from .. import context
+from ..shown import shown
 from .values import as_entries
 
 
@@ -26,7 +27,7 @@ def asked(given: Mapping[str, Any] | None, named: Mapping[str, Any]) -> Context:
     """
     here = context.current()
     if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"a scope is a mapping such as {{'user.id': 'ada'}}, or user_id='ada', not {given!r}.")
+        raise ValueError(f"a scope is a mapping such as {{'user.id': 'ada'}}, or user_id='ada', not {shown(given)}.")
     entries = as_entries({**(given or {}), **named})
     if given is None and not entries:
         return here

@@ -20,6 +20,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from .. import context, faults
+from ..shown import shown
 from . import keyring, signature
 from .counts import Drop, drop
 from .keyring import Keyring
@@ -307,12 +308,12 @@ def as_trust(given: Any, what: str) -> Trust:
     try:
         return Trust(given)
     except ValueError:
-        raise ValueError(f"{what} must be 'none', 'signed' or 'all', not {given!r}.") from None
+        raise ValueError(f"{what} must be 'none', 'signed' or 'all', not {shown(given)}.") from None
 
 
 def _as_lifetime(given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 1 <= given <= 86_400:
-        raise ValueError(f"baggage_lifetime must be from 1 to 86,400 seconds, not {given!r}.")
+        raise ValueError(f"baggage_lifetime must be from 1 to 86,400 seconds, not {shown(given)}.")
     return int(given)
 
 

@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from .. import context, faults
 from ..budgets.scope import entries, scope
+from ..shown import shown
 from .counts import Unresolved, give_up
 
 TIMEOUT = 5.0
@@ -86,7 +87,7 @@ class Resolving:
         if resolver is not None and not callable(resolver):
             raise ValueError(f"resolver must be a function of the request, not a {type(resolver).__name__}.")
         if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
-            raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout!r}.")
+            raise ValueError(f"timeout must be more than 0 seconds, or None, not {shown(timeout)}.")
         self._resolver = resolver
         self._timeout = timeout
         self._propagate = propagate

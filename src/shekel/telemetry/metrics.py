@@ -17,6 +17,7 @@ from .. import faults
 from ..call import Call
 from ..scopes import counts
 from ..settlement import Cost, Outcome
+from ..shown import shown
 from . import names
 from .spans import decision, innermost
 
@@ -245,11 +246,11 @@ def scope_keys(given: Iterable[str]) -> tuple[str, ...]:
         ValueError: one text instead of several, or a key that is no text.
     """
     if isinstance(given, str):
-        raise ValueError(f"metric_scopes takes a list of scope keys: metric_scopes=[{given!r}].")
+        raise ValueError(f"metric_scopes takes a list of scope keys: metric_scopes=[{shown(given)}].")
     keys: dict[str, None] = {}
     for key in given:
         if not isinstance(key, str):
-            raise ValueError(f"a scope key must be a text such as 'tenant.id', not {key!r}.")
+            raise ValueError(f"a scope key must be a text such as 'tenant.id', not {shown(key)}.")
         if key.strip():
             keys[key.strip()] = None
     return tuple(keys)
