@@ -98,3 +98,42 @@ def test_the_refusal_is_the_budgets(client: openai.OpenAI, provider: FakeProvide
     assert caught.value.budget == "x"
     assert shekel.call_of(answer).outcome == "cut"
     assert b.spent > 0
+
+
+@pytest.mark.parametrize("parsed", [False, True])
+def test_a_stream_that_is_here_already(metered: None, parsed: bool) -> None:
+    """A cache, or a mock, brings the whole body at once."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 1000, "total_tokens": 1010}
+    events = [
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]},
+        {"id": "c", "choices": [], "usage": usage},
+    ]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+    def answering(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answering))
+    with openai.OpenAI(api_key="test", http_client=http) as client, budget(max_usd=5) as b:
+        answer = client.chat.completions.with_raw_response.create(**ASKING, stream=True)  # type: ignore[call-overload]
+        if parsed:
+            assert len(list(answer.parse())) == 2
+        else:
+            assert answer.http_response.read() == body
+    assert b.spent == pytest.approx((10 * 0.15 + 1000 * 0.6) / 1e6)
+
+
+def test_an_unknown_compression_is_no_error_of_ours(metered: None) -> None:
+    class Bits(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"\x00\x01"
+
+    def answering(request: httpx2.Request) -> httpx2.Response:
+        headers = {"content-type": "text/event-stream", "content-encoding": "nobody-knows"}
+        return httpx2.Response(200, headers=headers, stream=Bits())
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answering))
+    with openai.OpenAI(api_key="test", http_client=http) as client, budget(max_usd=5) as b:
+        with client.chat.completions.with_streaming_response.create(**CHAT, stream=True) as answer:  # type: ignore[call-overload]
+            assert list(answer.iter_bytes()) == [b"\x00\x01"]
+    assert b.held == 0

@@ -6,7 +6,6 @@ A part of `Passage`, kept apart so that the other, what goes out, can be read al
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -86,7 +85,7 @@ class Arrival:
         """Keep the answer of a body that is here."""
         if "event-stream" not in response.headers.get("content-type", ""):
             self._count(decoded(response))
-        elif not self.call.request.stream:  # a stream that the program asked for without telling the SDK
+        else:  # the program asked for a stream without telling the SDK, or it comes from a cache
             reader = self._reader()
             for event in Events(None).feed(response.content):
                 reader.feed(event)
@@ -97,26 +96,21 @@ class Arrival:
         call, me = self.call, ref(response)  # not the response itself: that would be a cycle, and it would close late
         is_async = isinstance(hook, AsyncCloseHook)
         hand = hand_on_async if is_async else hand_on
-        if call.request.stream:
+        plain = None if call.request.stream else PlainBody(response, call, self._read_now)
 
-            def reading(pieces: Any) -> Any:
+        def reading(pieces: Any) -> Any:
+            try:
                 response = me()
                 take_off(response)
                 if not call.is_open or call.reader is not None:
                     return pieces
-                return hand(pieces, EventBody(pieces, self._reader(), call, response))
+                return hand(pieces, plain or EventBody(pieces, self._reader(), call, response))
+            except Exception as error:
+                faults.report("read a raw answer", error)
+                return pieces
 
-            end: Callable[[Outcome], object] = call.finish
-        else:
-            body = PlainBody(response, call, self._read_now)
-
-            def reading(pieces: Any) -> Any:
-                take_off(me())
-                return hand(pieces, body)
-
-            end = body.end
         if read_beside(response, reading, is_async=is_async):
-            hook.beside(end)
+            hook.beside(call.finish if plain is None else plain.end)
 
     def _read_now(self, found: Any) -> None:
         try:

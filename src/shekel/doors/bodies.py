@@ -141,8 +141,11 @@ class EventBody(Watch):
         self._events = Events(response)
 
     def __enter__(self) -> None:
-        late.start()
-        self._call.streaming(self.reader)
+        try:
+            self._call.streaming(self.reader)
+            late.start()
+        except Exception as error:
+            faults.report("read a stream", error)
 
     def feed(self, piece: Any) -> bool:
         reader = self.reader
