@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from .. import faults, late, receipts
 from ..call import Call
-from ..providers.base import Answer, Endpoint
+from ..providers.base import Answer, Endpoint, StreamReader
 from ..settlement import Outcome
 from . import errors
 from .answers import decoded, is_stream, merged
+from .bodies import EventBody, Events, PlainBody, hand_on, hand_on_async
 from .closing import AsyncCloseHook, CloseHook, SyncCloseHook
-from .raw import when_read
+from .raw import read_beside, take_off
 from .tee import Unread, async_tee, drop_unread, sync_tee
 
 if TYPE_CHECKING:
@@ -65,23 +67,54 @@ class Arrival:
             faults.report("watched a response", error)
 
     def responded(self, response: Any, result: Any) -> None:
-        """The SDK has made its object. A raw answer whose body is read is counted now, before anybody's span ends."""
+        """The SDK has made its object. What it did not parse is read from the body, before anybody's span ends."""
         try:
             if self._answers or self.call.reader is not None or response is None:
                 return
-            if getattr(result, "http_response", None) is not response:
-                return
             if getattr(response, "is_closed", False):
-                self._count(decoded(response))
+                self._count_whole(response)
                 self.parsed()
-            elif not self.call.request.stream and self._close_hook is not None:
-                when_read(response, self._close_hook, self._read_now)
+            elif self._close_hook is not None and (
+                result is response or getattr(result, "http_response", None) is response
+            ):
+                self._read_beside(response, self._close_hook)
         except Exception as error:
             faults.report("read a raw answer", error)
 
-    def _read_now(self, response: Any) -> None:
-        try:
+    def _count_whole(self, response: Any) -> None:
+        """Keep the answer of a body that is here."""
+        if "event-stream" not in response.headers.get("content-type", ""):
             self._count(decoded(response))
+        else:  # the program asked for a stream without telling the SDK, or it comes from a cache
+            reader = self._reader()
+            for event in Events(None).feed(response.content):
+                reader.feed(event)
+            self._keep(reader.answer())
+
+    def _read_beside(self, response: Any, hook: CloseHook) -> None:
+        """The bytes come later, and the program may read them itself."""
+        call, me = self.call, ref(response)  # not the response itself: that would be a cycle, and it would close late
+        is_async = isinstance(hook, AsyncCloseHook)
+        hand = hand_on_async if is_async else hand_on
+        plain = None if call.request.stream else PlainBody(response, call, self._read_now)
+
+        def reading(pieces: Any) -> Any:
+            try:
+                response = me()
+                take_off(response)
+                if not call.is_open or call.reader is not None:
+                    return pieces
+                return hand(pieces, plain or EventBody(pieces, self._reader(), call, response))
+            except Exception as error:
+                faults.report("read a raw answer", error)
+                return pieces
+
+        if read_beside(response, reading, is_async=is_async):
+            hook.beside(call.finish if plain is None else plain.end)
+
+    def _read_now(self, found: Any) -> None:
+        try:
+            self._count(found)
             self._end()
         except Exception as error:
             faults.report("read a raw answer", error)
@@ -97,8 +130,9 @@ class Arrival:
         call = self.call
         if not call.is_open or call.reader is not None:
             return
-        reader = self.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
+        reader = self._reader()
         response = stream.response
+        take_off(response)
         is_async = hasattr(stream, "__anext__")
         receipts.issue(call, response)
         hook, hide = self._close_hook, self.hide_usage
@@ -117,14 +151,21 @@ class Arrival:
             stream.__stream__ = Unread(copy.copy(stream), make, drop_unread(call, response, is_async))
 
     def _count(self, parsed: Any) -> None:
-        """Keep an answer. Several with one id are one charge; with different ids (a middleware's hops) they add up."""
+        """Keep an answer. What is made of its text or its bytes (`cast_to=str`) says nothing: the body does."""
         if parsed is None:
             return
-        call = self.call
-        receipts.issue(call, parsed)
-        answer = self.endpoint.read_answer(parsed)
+        receipts.issue(self.call, parsed)
+        if not _is_body(parsed):
+            self._keep(self.endpoint.read_answer(parsed))
+
+    def _keep(self, answer: Answer) -> None:
+        """Several with one id are one charge; with different ids (a middleware's hops) they add up."""
         self._answers[answer.id or ""] = answer
-        call.answer = merged(self._answers)
+        self.call.answer = merged(self._answers)
+
+    def _reader(self) -> StreamReader:
+        call = self.call
+        return self.endpoint.reader(call.request, self.runtime.estimator.rates(call.model))
 
     def made(self, result: Any) -> None:
         """The caller's parser has made something of an answer: that is what the program gets."""
@@ -183,3 +224,9 @@ class Arrival:
         if self._parser_error is not None:
             failure = errors.of(self._parser_error, sent=self._sent)[1]
         call.finish(Outcome.COMPLETE, answer=call.answer, failure=failure)
+
+
+def _is_body(parsed: Any) -> bool:
+    """Whether it is the body, or the HTTP response, or something around that: no answer that could be read."""
+    own = getattr(parsed, "__dict__", ())
+    return "is_closed" in own or "response" in own or isinstance(parsed, str | bytes | int | float)

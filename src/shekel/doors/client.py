@@ -50,7 +50,10 @@ def wants_usage_chunk(host: str | None, port: int | None, allowed: frozenset[str
 
 
 def reads_bytes(options: Any) -> bool:
-    """Whether the program asked for the bytes of an answer (`with_streaming_response`): nothing can be hidden there."""
+    """Whether the program asked for the bytes of an answer (`with_streaming_response`): nothing can be hidden there.
+
+    `with_raw_response` ("true", "raw") is taken for a wish to parse: its streams are exact then, see the README.
+    """
     return _has(options, RAW_HEADER, "stream")
 
 

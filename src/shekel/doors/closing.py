@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from weakref import ref
 from .. import faults, late, locks
 from ..call import Call
 from ..settlement import Outcome
+from .raw import take_off
 
 
 class CloseHook:
@@ -21,7 +23,7 @@ class CloseHook:
     collection clears weak references first, and then has the SDK's iterator close the response through this hook.
     """
 
-    __slots__ = ("_call", "_former", "_inner", "_response", "_tee", "quiet")
+    __slots__ = ("_call", "_end", "_former", "_inner", "_response", "_tee")
     name = ""
 
     def __init__(self, response: Any, call: Call) -> None:
@@ -30,8 +32,7 @@ class CloseHook:
         self._former = response.__dict__.get(self.name)
         self._inner: Any = None
         self._tee: Any = None
-        self.quiet = False
-        """Set while the body is being read whole: the close at its end is counted by the reading."""
+        self._end: Callable[[Outcome], object] | None = None
         setattr(response, self.name, self)
 
     def watch(self, tee: Any, inner: Any) -> None:
@@ -39,6 +40,10 @@ class CloseHook:
         self._tee = ref(tee)
         with suppress(TypeError):  # somebody's own iterator may have no weak references
             self._inner = ref(inner)
+
+    def beside(self, end: Callable[[Outcome], object]) -> None:
+        """Know that the bytes are read beside the program: `end` ends the call where it closes before their end."""
+        self._end = end
 
     def _take_off(self) -> tuple[Any, bool]:
         """What to close with, and whether the program closes early."""
@@ -48,9 +53,11 @@ class CloseHook:
                 delattr(response, self.name)
             else:
                 setattr(response, self.name, self._former)
+        if self._end is not None:
+            take_off(response)
         close = self._former if self._former is not None else getattr(type(response), self.name).__get__(response)
         if self._tee is None:
-            return close, not self.quiet
+            return close, True
         tee = self._tee()
         if tee is None:
             # The tee was collected, and has handed the call over to be finished later. This close may come from a
@@ -59,8 +66,11 @@ class CloseHook:
         return close, not (_runs(tee) or (self._inner is not None and _runs(self._inner())))
 
     def _closed(self) -> None:
+        if self._end is not None and self._call.reader is None:
+            closed(partial(self._end, Outcome.CLOSED))
+            return
         whole = self._tee is None and bool(getattr(self._response, "is_stream_consumed", False))
-        closed(self._call, whole=whole)
+        closed(partial(_finish, self._call, whole))
 
 
 def _runs(generator: Any) -> bool:
@@ -93,12 +103,15 @@ class AsyncCloseHook(CloseHook):
                 self._closed()
 
 
-def closed(call: Call, *, whole: bool = False) -> None:
-    """The program closed the response before the tee saw an end, or read its bytes by itself (`whole`: all of them)."""
+def _finish(call: Call, whole: bool) -> None:
+    reader = call.reader
+    complete = whole if reader is None else reader.terminal
+    call.finish(Outcome.COMPLETE if complete else Outcome.CLOSED)
+
+
+def closed(end: Callable[[], object]) -> None:
+    """The program closed the response before the end was seen, or read its bytes by itself."""
     try:
-        reader = call.reader
-        complete = whole if reader is None else reader.terminal
-        end = partial(call.finish, Outcome.COMPLETE if complete else Outcome.CLOSED)
         # A generator of the program's that is collected leaves its `with stream:` in the middle of anything.
         if locks.busy() or isinstance(sys.exception(), GeneratorExit):
             late.put(end)
