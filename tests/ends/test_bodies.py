@@ -194,12 +194,31 @@ class TestCopies:
         assert noise == []
 
 
-class Names(str, enum.Enum):
+class Names(str, enum.Enum):  # noqa: UP042 - a `StrEnum` says its value
     GPT = MODEL
     CLAUDE = "claude-sonnet-5"
 
 
+class Tokens(enum.IntEnum):
+    CAP = 20
+    CHOICES = 3
+
+
 class TestEnums:
+    def test_a_strict_budget_leaves_a_cap_that_is_a_member_alone(self) -> None:
+        fields: dict[str, Any] = {**CHAT, "max_completion_tokens": Tokens.CAP, "n": Tokens.CHOICES}
+        same(lambda client, claude: client.chat.completions.create(**fields), mode="strict")
+
+    def test_a_charge_names_the_model_by_its_text(self) -> None:
+        with (
+            budget(max_usd=5) as limited,
+            FakeProvider() as provider,
+            openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0) as client,
+        ):
+            client.chat.completions.create(**{**CHAT, "model": Names.GPT})
+            assert limited.summary_data()["calls"][0]["model"] == MODEL
+            assert limited.spent == pytest.approx(float(provider.bill.usd))
+
     def test_a_model_that_is_a_member_is_known_by_its_text(self) -> None:
         same(lambda client, claude: client.chat.completions.create(**{**CHAT, "model": Names.GPT}))
         same(lambda client, claude: client.responses.create(model=Names.GPT, input="Hello"))
