@@ -24,7 +24,7 @@ from ..budgets.budget import Budget
 from ..call import Call
 from ..providers.base import Endpoint
 from ..settlement import Failure, Outcome
-from . import bodies
+from . import request_body
 from .answers import ResultHook
 from .arrival import Arrival
 from .client import by_stream_helper, destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
@@ -69,15 +69,15 @@ class Passage(Arrival):
         self.sending: Context | None = None
         self._token: Token[Context] | None = None
 
-        body, self._changed, self._fixed = bodies.read(options)
+        body, self._changed, self._fixed = request_body.read(options)
         request = endpoint.read_request(body)
         if self._fixed:
-            request = bodies.as_it_is(request)
+            request = request_body.as_it_is(request)
         if request.stream != stream:
             request = replace(request, stream=stream)
         provider, host, port = destination(client, endpoint.provider)
         retries = options.get_max_retries(client.max_retries)
-        self.call = (bodies.FixedCall if self._fixed else Call)(
+        self.call = (request_body.FixedCall if self._fixed else Call)(
             endpoint,
             request,
             gate=runtime.gate,
