@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import io
 import struct
 import time
@@ -132,3 +133,55 @@ class TestImages:
         bound = image_bound(model)
         assert bound is not None
         assert image_estimate(model, url, False) <= bound
+
+
+class Words(str, enum.Enum):  # noqa: UP042 - a `StrEnum` says its value
+    MODEL = "gpt-4o-mini"
+    LONG = "weights of the ancients " * 50
+    TEXT = "text"
+
+
+class Liar(str):
+    def __str__(self) -> str:
+        return ""
+
+    def __len__(self) -> int:
+        return 0
+
+    def isascii(self) -> bool:
+        return True
+
+
+class Numbers(enum.IntEnum):
+    N = 20
+    CAP = 5
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+class TestSubclassesOfTextAndNumbers:
+    """JSON says the value of a member of an enum, and never asks a subclass what it is."""
+
+    @staticmethod
+    def facts(endpoint: Any, model: Any, text: Any, kind: Any, cap: Any, n: Any, key: Any = "text") -> Any:
+        said = [{"role": "user", "content": [{"type": kind, key: text}]}, {"role": "user", "content": text}]
+        schema = {"type": "object", "description": text, key: n}
+        tool = {"name": "f", "description": text, "parameters": schema, "input_schema": schema}
+        return endpoint.read_request(
+            {"model": model, "messages": said, "input": said, "max_tokens": cap, "max_output_tokens": cap, "n": n,
+             "tools": [{"type": "function" if endpoint.provider == "openai" else "custom", **tool}]}
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("lying", [False, True])
+    def test_are_read_as_they_are_sent(self, endpoint: Any, lying: bool) -> None:
+        long = Liar(Words.LONG.value) if lying else Words.LONG
+        key = Liar("text") if lying else "text"
+        odd = self.facts(endpoint, Words.MODEL, long, Words.TEXT, Numbers.CAP, Numbers.N, key)
+        plain = self.facts(endpoint, "gpt-4o-mini", Words.LONG.value, "text", 5, 20)
+        assert odd == plain
+        assert type(odd.model) is str
+        assert odd.cap == 5
+        assert {type(value) for value in odd.attributes.values()} <= {str, int}
+
+    def test_a_bool_is_no_number(self, endpoint: Any) -> None:
+        facts = endpoint.read_request({"model": "m", "n": True, "max_tokens": True, "max_output_tokens": True})
+        assert (facts.cap, facts.choices) == (None, 1)

@@ -48,8 +48,18 @@ class ResultHook:
         passage.parsed()
         return result
 
+    def __copy__(self) -> ResultHook:
+        """A copy of the options belongs to the same call, and its answer counts once."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> ResultHook:
+        return self
+
     def __del__(self) -> None:
-        call = self.passage.call
+        passage = getattr(self, "passage", None)  # not there where somebody made one without `__init__`
+        if passage is None:
+            return
+        call = passage.call
         if call.is_open and call.reader is None:
             late.put(partial(call.finish, Outcome.DROPPED))
 

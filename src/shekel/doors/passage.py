@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -24,6 +24,7 @@ from ..budgets.budget import Budget
 from ..call import Call
 from ..providers.base import Endpoint
 from ..settlement import Failure, Outcome
+from . import request_body
 from .answers import ResultHook
 from .arrival import Arrival
 from .client import by_stream_helper, destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
@@ -31,8 +32,6 @@ from .scoped import context_of
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
-
-_ONE_SHOT = ("messages", "tools", "system", "input")
 
 
 class Passage(Arrival):
@@ -51,6 +50,7 @@ class Passage(Arrival):
         "__weakref__",
         "_body",
         "_changed",
+        "_fixed",
         "_former",
         "_native_provider",
         "_span_inside",
@@ -68,15 +68,16 @@ class Passage(Arrival):
         self.here = context_of(client)
         self.sending: Context | None = None
         self._token: Token[Context] | None = None
-        self._changed = False
 
-        body = self._body_of(options)
+        body, self._changed, self._fixed = request_body.read(options)
         request = endpoint.read_request(body)
+        if self._fixed:
+            request = request_body.as_it_is(request)
         if request.stream != stream:
             request = replace(request, stream=stream)
         provider, host, port = destination(client, endpoint.provider)
         retries = options.get_max_retries(client.max_retries)
-        self.call = Call(
+        self.call = (request_body.FixedCall if self._fixed else Call)(
             endpoint,
             request,
             gate=runtime.gate,
@@ -102,23 +103,7 @@ class Passage(Arrival):
         if runtime.traced_seen:
             self._stand_under()
         if stream and request.wants_usage is None and endpoint.name == "chat.completions" and not reads_bytes(options):
-            self.hide_usage = wants_usage_chunk(host, port, runtime.usage_hosts)
-
-    def _body_of(self, options: Any) -> Mapping[str, Any]:
-        """The request's body as one mapping: `extra_body` over the arguments. One-shot iterators become lists."""
-        body: Mapping[str, Any] = options.json_data
-        extra = options.extra_json
-        if not isinstance(body, Mapping):
-            body = {}
-        if isinstance(extra, Mapping) and extra:
-            body = {**body, **extra}
-        for key in _ONE_SHOT:
-            value = body.get(key)
-            if hasattr(value, "__next__"):
-                # Reading it to measure it would use it up: what is sent from here on is the list.
-                body = {**body, key: list(cast("Iterator[Any]", value))}
-                self._changed = True
-        return body
+            self.hide_usage = not self._fixed and wants_usage_chunk(host, port, runtime.usage_hosts)
 
     def _stand_under(self) -> None:
         """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
@@ -223,7 +208,7 @@ class Passage(Arrival):
         options = copy.copy(self.options)
         body: Mapping[str, Any] = call.body or self._body or {}
         changed = self._changed or call.fallback_from is not None
-        if call.cap is not None:
+        if call.cap is not None and not self._fixed:
             body = self.endpoint.with_cap(body, call.cap)
             changed = True
         if self.hide_usage:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import faults
 from ..providers import find_endpoint
-from . import errors, loops
+from . import errors, loops, request_body
 from .answers import ResultHook, passage_of
 from .hiding import passing
 from .passage import Passage
@@ -281,4 +281,4 @@ def _asks_for_stream(options: Any) -> bool:
     for body in (options.extra_json, options.json_data):
         if isinstance(body, dict) and body.get("stream") is True:
             return True
-    return False
+    return options.json_data is None and request_body.read(options).fields.get("stream") is True

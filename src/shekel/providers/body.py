@@ -38,7 +38,20 @@ def get(source: Any, name: str) -> Any:
         value = _attribute(source, name)
     if value is None or type(value) in _PLAIN:
         return value
-    return None if type(value).__name__ in _SENTINELS else value
+    return None if type(value).__name__ in _SENTINELS else plain(value)
+
+
+def plain(value: Any) -> Any:
+    """A text or number of a subclass (a member of an enum) as JSON writes it, whatever its own methods say."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if type(value) is bool:
+        return value
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return value
 
 
 _PLAIN = frozenset({str, int, bool, float, list, dict, tuple})
@@ -55,9 +68,11 @@ def _attribute(source: Any, name: str) -> Any:
 
 
 def given(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a body that are sent: without None and the SDKs' sentinels."""
+    """The fields of a body that are sent: without None and the SDKs' sentinels, texts and numbers plain."""
     return {
-        k: v for k, v in body.items() if v is not None and (type(v) in _PLAIN or type(v).__name__ not in _SENTINELS)
+        k if type(k) is str else plain(k): v if type(v) in _PLAIN else plain(v)
+        for k, v in body.items()
+        if v is not None and (type(v) in _PLAIN or type(v).__name__ not in _SENTINELS)
     }
 
 
@@ -72,16 +87,19 @@ def unknown(body: dict[str, Any], known: frozenset[str]) -> list[str]:
 
 def integer(value: Any) -> int:
     """A count, or 0 for whatever is not one."""
+    value = value if type(value) is int else plain(value)
     return value if type(value) is int and value > 0 else 0
 
 
 def string(value: Any) -> str | None:
     """A string, or None for whatever is not one."""
-    return value if isinstance(value, str) and value else None
+    value = value if type(value) is str else plain(value)
+    return value if type(value) is str and value else None
 
 
 def cap_of(value: Any) -> int | None:
     """A cap on output tokens, or None for what is not one."""
+    value = value if type(value) is int else plain(value)
     return value if type(value) is int and value >= 0 else None
 
 
@@ -158,7 +176,9 @@ class Walk:
                 for key, value in node.items():
                     if key in special:
                         handle = special[key]
-                        if handle is not None and value is not None and handle(self, node, value):
+                        if handle is None or value is None:
+                            continue
+                        if handle(self, node, value if type(value) in _PLAIN else plain(value)):
                             stack.append(value)
                     elif type(value) is str:
                         if value.isascii():
@@ -179,6 +199,9 @@ class Walk:
                 self.open_ended(field)
                 return
             kind = type(node)
+            if kind not in _PLAIN:
+                node = plain(node)
+                kind = type(node)
             if kind is str:
                 self.add(node)
                 self.entries += 1
@@ -190,7 +213,7 @@ class Walk:
             elif kind is dict or (node := self._fields(node, stack, field)) is not None:
                 for key, value in node.items():
                     if isinstance(key, str):
-                        self.add(key)
+                        self.add(key if type(key) is str else plain(key))
                     self.entries += 1
                     stack.append(value)
 
@@ -199,7 +222,7 @@ class Walk:
         if node is None or isinstance(node, bool | int | float):
             return None
         if isinstance(node, str):
-            self.add(str(node))
+            self.add(plain(node))
         elif isinstance(node, Mapping):
             return dict(node)
         elif isinstance(node, list | tuple | set | frozenset):
