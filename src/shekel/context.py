@@ -86,6 +86,11 @@ attach: Callable[[Context], Token[Context]] = otel.attach
 current: Callable[[], Context] = otel.get_current
 
 
+def unmarked(here: Context) -> Context:
+    """A context for what outlives its block and makes no calls there, such as a finished call: it keeps nothing."""
+    return Context({key: value for key, value in here.items() if key != MARKS}) if MARKS in here else here
+
+
 def with_budgets(here: Context) -> Context:
     """A context, with the budgets of the blocks that the program is in, where whoever traces gave none of them."""
     now = current()

@@ -6,6 +6,7 @@ the classes they touch are put back here as they were.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
+
+from shekel import late
 
 _TOUCHED = (
     "openai:OpenAI",
@@ -124,7 +127,12 @@ TOGETHER = {
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Put every class that an instrumentation touches back as it was, whatever was done to it."""
+    """Put every class that an instrumentation touches back as it was, whatever was done to it.
+
+    Once nothing of earlier calls is left: what others keep of them, such as a context, goes with the garbage.
+    """
+    gc.collect()
+    late.flush()
     owners = [getattr(importlib.import_module(module), name) for module, _, name in map(_split, _TOUCHED)]
     before = [(owner, dict(vars(owner))) for owner in owners]
     client = importlib.import_module("anthropic._base_client")
@@ -132,6 +140,8 @@ def as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
+        late.flush()
         for owner, known in before:
             for key, value in dict(vars(owner)).items():
                 if key not in known and callable(value):
