@@ -19,7 +19,7 @@ BUDGETS = otel.create_key("shekel-budgets")
 """A tuple of the budgets of the enclosing blocks, outermost first."""
 
 MARKS = otel.create_key("shekel-marks")
-"""A tuple of the marks of those blocks, in the same order: while one is in a context, calls are to be seen."""
+"""A tuple of those blocks, in the same order: each takes itself out, in whatever order they are left."""
 
 LAST_CALL = otel.create_key("shekel-last-call")
 """The ids of the budgets whose reserve the calls of a block may spend."""
@@ -84,11 +84,6 @@ def suppressed(context: Context) -> bool:
 
 attach: Callable[[Context], Token[Context]] = otel.attach
 current: Callable[[], Context] = otel.get_current
-
-
-def unmarked(here: Context) -> Context:
-    """A context for what outlives its block and makes no calls there, such as a finished call: it keeps nothing."""
-    return Context({key: value for key, value in here.items() if key != MARKS}) if MARKS in here else here
 
 
 def with_budgets(here: Context) -> Context:

@@ -6,7 +6,6 @@ the classes they touch are put back here as they were.
 
 from __future__ import annotations
 
-import gc
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
-
-from shekel import late
 
 _TOUCHED = (
     "openai:OpenAI",
@@ -127,12 +124,7 @@ TOGETHER = {
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Put every class that an instrumentation touches back as it was, whatever was done to it.
-
-    Once nothing of earlier calls is left: what others keep of them, such as a context, goes with the garbage.
-    """
-    gc.collect()
-    late.flush()
+    """Put every class that an instrumentation touches back as it was, whatever was done to it."""
     owners = [getattr(importlib.import_module(module), name) for module, _, name in map(_split, _TOUCHED)]
     before = [(owner, dict(vars(owner))) for owner in owners]
     client = importlib.import_module("anthropic._base_client")
@@ -140,8 +132,6 @@ def as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()
-        late.flush()
         for owner, known in before:
             for key, value in dict(vars(owner)).items():
                 if key not in known and callable(value):

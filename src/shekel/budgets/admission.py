@@ -72,8 +72,7 @@ class Admission(Appraisal):
         try:
             self._admit(call)
         except (BudgetExceededError, FallbackError) as refusal:
-            # Without our frames: they hold the context, and with it the block, for as long as the error is kept.
-            call.refusal = refusal.with_traceback(None)
+            call.refusal = refusal
 
     def _find(self, call: Call, context: Context) -> None:
         """The meters that the call is charged to."""

@@ -65,7 +65,7 @@ class Passage(Arrival):
     ) -> None:
         super().__init__(runtime, endpoint)
         self.options = options
-        self.here = ctx.unmarked(context_of(client))
+        self.here = context_of(client)
         self.sending: Context | None = None
         self._token: Token[Context] | None = None
 
@@ -191,7 +191,6 @@ class Passage(Arrival):
             call.inside = call.inside or enclosing.entries(self.here)
             call.body = self._body = None
             call.finish(Outcome.REFUSED)
-            here = self.here = Context()  # the error keeps this frame, and is not to keep a block in force
             raise call.refusal
         try:
             runtime.teller.admitted(call)
