@@ -62,7 +62,6 @@ def connect(provider: FakeProvider) -> openai.OpenAI:
     return openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0)
 
 
-@pytest.mark.usefixtures("nothing_in_force")
 class TestComingAndGoing:
     def test_uninstrument_leaves_no_trace(self) -> None:
         before = attributes()

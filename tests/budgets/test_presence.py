@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import openai
 import pytest
@@ -14,7 +14,6 @@ from shekel.testing import FakeProvider
 from .conftest import ask, billed, nano
 
 UNTOUCHED = SyncAPIClient.request
-Settle = Callable[[], None]
 
 
 def is_untouched() -> bool:
@@ -34,7 +33,6 @@ def tries(client: openai.OpenAI, times: int) -> list[str]:
 
 
 class TestAfterTheBlock:
-    @pytest.mark.usefixtures("nothing_in_force")
     def test_the_sdk_is_as_before(self, client: openai.OpenAI) -> None:
         assert is_untouched()
         for _ in range(3):
@@ -50,7 +48,7 @@ class TestAnyOrder:
             for _ in range(steps):
                 yield tries(client, 1)[0]
 
-    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI, nothing_in_force: Settle) -> None:
+    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI) -> None:
         short, long = budget(max_llm_calls=9), budget(max_llm_calls=2)
         first, second = self.agent(short, client, 1), self.agent(long, client, 6)
         assert next(first) == "sent"
@@ -58,7 +56,6 @@ class TestAnyOrder:
         assert list(first) == []
         assert list(second) == ["sent", *["refused"] * 4]
         assert long.calls_used == 2
-        nothing_in_force()
         assert is_untouched()
 
     def test_the_one_that_was_left_does_not_come_back(self, client: openai.OpenAI) -> None:

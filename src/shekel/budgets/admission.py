@@ -129,13 +129,16 @@ class Admission(Appraisal):
                 if isinstance(answer, Grant):
                     break
         if isinstance(answer, Refusal):
-            answer = refusals.innermost(call, answer, self.ledger)
-            call.refused = answer
-            call.refused_claim = refusals.claim_of(call, answer)
-            for claim in call.claims:
-                self.gauges.see(claim)
-            raise refusals.exceeded(call, answer)
+            raise self._exceeded(call, refusals.innermost(call, answer, self.ledger))
         self._open_accounts(call)
+
+    def _exceeded(self, call: Call, refusal: Refusal) -> BudgetExceededError:
+        """Keep the ledger's refusal on the call, and make the error of it."""
+        call.refused = refusal
+        call.refused_claim = refusals.claim_of(call, refusal)
+        for claim in call.claims:
+            self.gauges.see(claim)
+        return refusals.exceeded(call, refusal)
 
     def _expect(self, call: Call) -> None:
         """Without meters nothing is held, but an end without usage still needs the expected cost."""

@@ -7,7 +7,6 @@ its budget, and takes out what bears it.
 
 from __future__ import annotations
 
-from contextvars import Token
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
@@ -27,23 +26,19 @@ class Block:
         parent: the budget around it, if there is one and it is another.
     """
 
-    __slots__ = ("_inside", "_token", "budget", "parent")
+    __slots__ = ("budget", "parent")
 
     def __init__(self, budget: Budget, here: Context, parent: Budget | None) -> None:
         self.budget = budget
         self.parent = parent
         stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
-        self._inside = Context({**here, context.BUDGETS: (*stack, budget), context.MARKS: (*_marks(here), self)})
-        self._token: Token[Context] = context.attach(self._inside)
+        context.attach(Context({**here, context.BUDGETS: (*stack, budget), context.MARKS: (*_marks(here), self)}))
 
     def leave(self) -> None:
         """Take the budget out of the present context, and nothing else."""
-        if context.current() is self._inside:
-            context.detach(self._token)
         now = context.current()
-        if self in _marks(now):  # another block was entered since, or this is a copy of that context
+        if self in _marks(now):
             context.attach(_without(now, self))
-        self._inside = Context()
 
 
 def _marks(here: Context) -> tuple[Block, ...]:

@@ -77,11 +77,7 @@ class TracedGate(Gate):
         if isinstance(answer, Refusal) and late.flush():
             answer = self._ask_traced(call, way)  # a stream that was dropped unread gave its hold back
         if isinstance(answer, Refusal):
-            call.refused = answer
-            call.refused_claim = refusals.claim_of(call, answer)
-            for claim in call.claims:
-                self.gauges.see(claim)
-            raise refusals.exceeded(call, answer)
+            raise self._exceeded(call, answer)
         self._open_accounts(call)
 
     def _look(self, call: Call, before: tuple[Any, ...]) -> None:

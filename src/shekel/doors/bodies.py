@@ -10,11 +10,11 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .. import faults, late
 from ..call import Call
-from ..providers.base import StreamReader
+from ..providers import base
 from ..settlement import Outcome
 from . import errors
 from .tee import Watch
@@ -23,26 +23,7 @@ MOST = 32 * 1024 * 1024
 """Bytes of one answer, or of one event, that are gathered at most: beyond, its cost is an estimate."""
 
 
-class Body(Protocol):
-    """Reads one body beside the program. Entered before its first piece, left at any end."""
-
-    def __enter__(self) -> None: ...
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None: ...
-
-    def feed(self, piece: bytes) -> bool:
-        """Read one piece. True if it needs a look."""
-        ...
-
-    def look(self, chunk: Any) -> bool:
-        """See `Watch` of the readers."""
-        ...
-
-    async def look_async(self, chunk: Any) -> bool:
-        """See `Watch` of the readers."""
-        ...
-
-
-def hand_on(pieces: Iterator[bytes], body: Body) -> Generator[bytes, None, None]:
+def hand_on(pieces: Iterator[bytes], body: base.Watch) -> Generator[bytes, None, None]:
     """Hand on every piece, read."""
     with body:
         for piece in pieces:
@@ -51,7 +32,7 @@ def hand_on(pieces: Iterator[bytes], body: Body) -> Generator[bytes, None, None]
             yield piece
 
 
-async def hand_on_async(pieces: AsyncIterator[bytes], body: Body) -> AsyncGenerator[bytes, None]:
+async def hand_on_async(pieces: AsyncIterator[bytes], body: base.Watch) -> AsyncGenerator[bytes, None]:
     """`hand_on` for an async body. httpx closes the iterator that it was given, and so is its own closed."""
     try:
         with body:
@@ -136,7 +117,7 @@ class EventBody(Watch):
 
     __slots__ = ("_events",)
 
-    def __init__(self, pieces: Any, reader: StreamReader, call: Call, response: Any) -> None:
+    def __init__(self, pieces: Any, reader: base.StreamReader, call: Call, response: Any) -> None:
         super().__init__(pieces, reader, call, response, False)
         self._events = Events(response)
 

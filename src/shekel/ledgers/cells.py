@@ -119,7 +119,7 @@ class Cell:
         """Let a sliding cell come to a slot after its newest: what slides out goes. All of it, whatever strikes."""
         window = self.window
         _, slot, ends = _slot_at(now, window)
-        before, settled = past.passed(self.past, self.settled, slot - (self.ends - 1) * SLOTS // window)
+        before, settled = past.passed(self.past, self.settled, slot - slot_before(self.ends, window))
         try:
             self.settled, self.past, self.ends = settled, before, ends
         except BaseException:

@@ -16,13 +16,14 @@ SLOTS = 64
 """Parts of a sliding window. What counts is exact to one of them."""
 
 _WIDTH = 16
+_WIDTH_MASK = (1 << _WIDTH) - 1
 _MORE = 6
 """The bits by which a sum of 64 amounts may be longer than the longest of them."""
 
 
 def total(past: int) -> int:
     """The sum of what counts."""
-    width = past & 0xFFFF
+    width = past & _WIDTH_MASK
     return past >> _WIDTH & (1 << width + _MORE) - 1
 
 
@@ -45,7 +46,7 @@ def passed(past: int, settled: int, slots: int) -> tuple[int, int]:
         width = settled.bit_length()
         places = settled
     else:
-        width = past & 0xFFFF
+        width = past & _WIDTH_MASK
         places = past >> _WIDTH
         newest = settled - (places & (1 << width + _MORE) - 1)
         places >>= width + _MORE
@@ -92,7 +93,7 @@ def amounts(past: int) -> list[tuple[int, int]]:
 
 def _parts(past: int) -> tuple[int, int, int]:
     """The width, the sum and the amounts."""
-    width = past & 0xFFFF
+    width = past & _WIDTH_MASK
     places = past >> _WIDTH
     return width, places & (1 << width + _MORE) - 1, places >> width + _MORE
 
