@@ -118,14 +118,17 @@ class TestMemory:
     def test_of_an_idle_meter_is_500_bytes_at_most(self, kind, slots, amount):
         """Charged in any number of slots. At its worst: named as policies do, and the table has just grown."""
         lines = [line._replace(meter=(kind, line.meter, None)) for line in lines_of(700, kind)]
+        meters = [line.meter for line in lines]
+        now = NOW
         gc.collect()
         tracemalloc.start()
         ledger = charged(lines)
         for slot in range(1, slots):
             now = NOW + slot * (HOUR // 64 + 1)
-            for n, line in enumerate(lines):
-                ledger.admit(f"call {slot} {n}", 0, 0, [line], now)
-                ledger.settle(f"call {slot} {n}", {line.meter: amount}, now)
+            ledger.admit(f"call {slot}", 0, 0, lines, now)
+            ledger.settle(f"call {slot}", dict.fromkeys(meters, amount), now)
+        for n in range(11):  # it remembers ten calls: these, of no meter
+            ledger.settle(f"other {n}", {}, now)
         gc.collect()
         snapshot = tracemalloc.take_snapshot()
         tracemalloc.stop()
