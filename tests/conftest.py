@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import anthropic
 import openai
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider
 
 # How fast a machine draws examples and runs them is no property of what is tested.
@@ -23,6 +26,26 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "ANTHROPIC_", "OTEL_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def nothing_in_force() -> Callable[[], None]:
+    """Wait until no context has a budget's block any more, of an earlier test either: the SDKs are untouched then.
+
+    A failed call's traceback, say, holds the context it was made in until the garbage collector finds it. Returns what
+    waits again.
+    """
+
+    def wait() -> None:
+        deadline = time.monotonic() + 30
+        gc.collect()
+        while the_runtime().wanted:
+            assert time.monotonic() < deadline, "somebody keeps a context, or an instrumentation"
+            time.sleep(0.005)
+            gc.collect()
+
+    wait()
+    return wait
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import subprocess
@@ -18,11 +19,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shekel import ShekelInstrumentor, budget
+from shekel import BudgetExceededError, ShekelInstrumentor, budget
 from shekel.doors.seams import SDKS
 from shekel.doors.stainless import Door
 from shekel.runtime import the_runtime
-from shekel.testing import FakeProvider
+from shekel.testing import FakeProvider, Reply
 
 MODEL = "gpt-4o-mini"
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -62,6 +63,7 @@ def connect(provider: FakeProvider) -> openai.OpenAI:
     return openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0)
 
 
+@pytest.mark.usefixtures("nothing_in_force")
 class TestComingAndGoing:
     def test_uninstrument_leaves_no_trace(self) -> None:
         before = attributes()
@@ -122,6 +124,88 @@ class TestComingAndGoing:
             assert exporter.get_finished_spans() == ()
         finally:
             owner.request = ours.__wrapped__  # type: ignore[attr-defined,method-assign]
+
+
+class TestTakenOff:
+    """By others, while a block needs it: the next block puts it there again, once."""
+
+    owner = openai._base_client.SyncAPIClient
+
+    @pytest.mark.usefixtures("nothing_in_force")
+    def test_by_who_puts_back_what_was_there(self, provider: FakeProvider) -> None:
+        before = attributes()
+        with connect(provider) as client, budget() as around:
+            for owner, known in zip(CLASSES, before, strict=True):
+                for name, value in owner.__dict__.copy().items():
+                    if value is not known.get(name):
+                        setattr(owner, name, known[name])
+            assert attributes() == before
+            with budget(max_llm_calls=2) as b:
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+                list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True))
+                with pytest.raises(BudgetExceededError):
+                    client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert len(provider.bill) == b.calls_used == around.calls_used == 2
+        assert around.spent == b.spent == pytest.approx(provider.bill.total / 1e9)
+        assert attributes() == before
+
+    @pytest.mark.parametrize("shows", [True, False])
+    @pytest.mark.usefixtures("nothing_in_force")
+    def test_where_it_is_called_by_a_wrapper_it_counts_once(
+        self,
+        provider: FakeProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        exporter: InMemorySpanExporter,
+        request: pytest.FixtureRequest,
+        shows: bool,
+    ) -> None:
+        before = attributes()
+        instrumented: ShekelInstrumentor = request.getfixturevalue("instrumented")
+        with connect(provider) as client, budget() as around:
+            for name in ("request", "_build_request", "_process_response", "_sleep_for_retry"):
+                monkeypatch.setattr(self.owner, name, _wrapper(getattr(self.owner, name), shows=shows))
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+            for _ in range(3):
+                provider.reply(Reply(status=500, retry_after=0))
+                with budget() as b:
+                    client.with_options(max_retries=1).chat.completions.create(model=MODEL, messages=HELLO)
+                assert b.calls_used == 1
+            assert around.calls_used == 4
+            monkeypatch.undo()
+        attempts = [(span.attributes or {}).get("shekel.attempts") for span in exporter.get_finished_spans()]
+        assert attempts == [None, 2, 2, 2]
+        instrumented.uninstrument()
+        assert attributes() == before
+
+    @pytest.mark.usefixtures("nothing_in_force")
+    def test_however_often_a_mock_takes_its_place_wrappers_do_not_pile_up(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = attributes()
+        with connect(provider) as client, budget() as around:
+            for _ in range(5):
+                monkeypatch.setattr(self.owner, "request", lambda *args, **kwargs: "mocked")
+                with budget():
+                    assert client.chat.completions.create(model=MODEL, messages=HELLO) == "mocked"
+                monkeypatch.undo()
+                with budget() as b:
+                    client.chat.completions.create(model=MODEL, messages=HELLO)
+                assert b.calls_used == 1
+            depth, there = 0, self.owner.request
+            while hasattr(there, "__wrapped__"):
+                depth, there = depth + 1, there.__wrapped__
+            assert depth == 1
+        assert around.calls_used == 10
+        assert attributes() == before
+
+
+def _wrapper(former: Any, *, shows: bool) -> Any:
+    """Somebody else's, which may show what it wraps."""
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        return former(*args, **kwargs)
+
+    return functools.wraps(former)(theirs) if shows else theirs
 
 
 class TestEveryWayIn:

@@ -159,7 +159,6 @@ class Call(Streamed):
         "request",
         "scope",
         "span",
-        "span_context",
         "started",
         "started_wall",
         "teller",
@@ -260,7 +259,6 @@ class Call(Streamed):
         self.inside: Mapping[str, str] = {}
         """The agent, tool and workflow that the call was made in, by the attributes that name them, where known."""
         self.span: Any = None
-        self.span_context: Any = None
         self.adopted = False
         self.leaves_open = False
         """Whether whoever started the adopted span never ends it where a stream is left early, or a task cancelled."""

@@ -19,7 +19,7 @@ BUDGETS = otel.create_key("shekel-budgets")
 """A tuple of the budgets of the enclosing blocks, outermost first."""
 
 MARKS = otel.create_key("shekel-marks")
-"""A tuple of those blocks, in the same order: each takes itself out, in whatever order they are left."""
+"""A tuple of the marks of those blocks, in the same order: while one is in a context, calls are to be seen."""
 
 LAST_CALL = otel.create_key("shekel-last-call")
 """The ids of the budgets whose reserve the calls of a block may spend."""
@@ -44,6 +44,9 @@ BAGGAGE: str = getattr(baggage, "_BAGGAGE_KEY", "baggage")
 
 CALL = otel.create_key("shekel-call")
 """The call that is being sent."""
+
+NOWHERE = Context()
+"""In place of a context that is needed no more: one that is kept keeps its blocks in force."""
 
 OURS = frozenset({BUDGETS, MARKS, LAST_CALL, SCOPE, CALL})
 """All of them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping
@@ -107,16 +108,13 @@ class Runtime:
             self.watch_provider()
         with self.lock:
             self._users += 1
-            if self._users > 1:
-                return
-            providers.tell_of_new(self.watch)
+            if self._users == 1:
+                providers.tell_of_new(self.watch)
             if not self._hooked:
                 self._hooked = True
                 for door in self.doors:
                     register_post_import_hook(_hook(self, door), door.sdk.module)
-            else:
-                import sys
-
+            else:  # also where they are in place: somebody may have put the SDK's classes back as they were
                 for door in self.doors:
                     module = sys.modules.get(door.sdk.module)
                     if module is not None:

@@ -1,19 +1,25 @@
-"""Where a block is in force, in whatever order blocks are left."""
+"""Where a block is in force: in every context that has it, after the block too, and nowhere else once it was left."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+import contextvars
+import gc
+import threading
+from collections.abc import Callable, Generator, Iterator
 
 import openai
 import pytest
 from openai._base_client import SyncAPIClient
+from opentelemetry import context as otel
 
-from shekel import Budget, BudgetExceededError, budget
-from shekel.testing import FakeProvider
+from shekel import Budget, BudgetExceededError, budget, late
+from shekel.testing import FakeProvider, Reply
 
-from .conftest import ask, billed, nano
+from .conftest import ask, ask_async, async_client, billed, nano, stream
 
 UNTOUCHED = SyncAPIClient.request
+Settle = Callable[[], None]
 
 
 def is_untouched() -> bool:
@@ -32,7 +38,154 @@ def tries(client: openai.OpenAI, times: int) -> list[str]:
     return told
 
 
+class TestOutlivesTheBlock:
+    def test_a_task_that_was_started_inside(self, provider: FakeProvider, nothing_in_force: Settle) -> None:
+        b = budget(max_llm_calls=2)
+
+        async def work() -> list[str]:
+            async with async_client(provider) as client:
+
+                async def agent() -> list[str]:
+                    told = []
+                    for _ in range(4):
+                        try:
+                            await ask_async(client)
+                            told.append("sent")
+                        except BudgetExceededError:
+                            told.append("refused")
+                    return told
+
+                async with b:
+                    task = asyncio.create_task(agent())
+                return await task
+
+        assert asyncio.run(work()) == ["sent", "sent", "refused", "refused"]
+        assert b.calls_used == len(provider.bill) == 2
+        assert nano(b.spent) == billed(provider)
+        nothing_in_force()
+        assert is_untouched()
+
+    def test_a_context_that_was_copied_inside(self, client: openai.OpenAI, nothing_in_force: Settle) -> None:
+        b = budget(max_llm_calls=1)
+        with b:
+            copied = contextvars.copy_context()
+        assert copied.run(tries, client, 3) == ["sent", "refused", "refused"]
+        assert tries(client, 1) == ["sent"]  # outside nothing is in force
+        assert b.calls_used == 1
+        del copied
+        nothing_in_force()
+        assert is_untouched()
+
+    def test_a_thread_that_an_instrumentation_gave_the_context(
+        self, client: openai.OpenAI, nothing_in_force: Settle
+    ) -> None:
+        b = budget(max_llm_calls=1)
+        left = threading.Event()
+        told: list[str] = []
+
+        def work(here: otel.Context) -> None:
+            otel.attach(here)
+            del here
+            left.wait()
+            told.extend(tries(client, 2))
+
+        with b:
+            thread = threading.Thread(target=work, args=(otel.get_current(),))
+            thread.start()
+        left.set()
+        thread.join()
+        assert told == ["sent", "refused"]
+        assert b.calls_used == 1
+        del thread
+        nothing_in_force()
+        assert is_untouched()
+
+    def test_a_block_inside_a_task_that_outlives_the_one_around(
+        self, provider: FakeProvider, nothing_in_force: Settle
+    ) -> None:
+        outer, inner = budget(max_llm_calls=3), budget(max_llm_calls=2)
+
+        async def work() -> int:
+            async with async_client(provider) as client:
+
+                async def agent() -> int:
+                    sent = 0
+                    for block in (inner, budget(), budget()):
+                        with block:
+                            for _ in range(4):
+                                try:
+                                    await ask_async(client)
+                                    sent += 1
+                                except BudgetExceededError:
+                                    pass
+                    return sent
+
+                async with outer:
+                    task = asyncio.create_task(agent())
+                return await task
+
+        assert asyncio.run(work()) == 3
+        assert (outer.calls_used, inner.calls_used) == (3, 2)
+        nothing_in_force()
+        assert is_untouched()
+
+
+class TestNothingIsKept:
+    """What is left of a call keeps no context, and with it no block: nothing waits for the garbage collector."""
+
+    @pytest.fixture(autouse=True)
+    def no_collection(self, nothing_in_force: Settle) -> Iterator[None]:
+        gc.disable()
+        yield
+        gc.enable()
+
+    def test_by_an_answer(self, client: openai.OpenAI) -> None:
+        with budget():
+            answer = ask(client)
+        assert is_untouched()
+        assert answer.id
+
+    def test_by_a_stream(self, client: openai.OpenAI) -> None:
+        with budget():
+            chunks = stream(client)
+        assert is_untouched()
+        assert list(chunks)
+        assert is_untouched()
+
+    def test_by_a_refusal(self, client: openai.OpenAI) -> None:
+        kept = []
+        with budget(max_llm_calls=1):
+            ask(client)
+            try:
+                ask(client)
+            except BudgetExceededError as error:
+                kept.append(error)
+        assert is_untouched()
+        assert kept[0].__traceback__ is not None
+
+    def test_by_an_error_of_the_provider(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        kept = []
+        provider.reply(Reply(status=400))
+        with budget():
+            try:
+                ask(client)
+            except openai.BadRequestError as error:
+                kept.append(error)
+        assert is_untouched()
+        assert kept
+
+    def test_by_a_task_that_has_ended(self, provider: FakeProvider) -> None:
+        async def work() -> None:
+            async with async_client(provider) as client, budget():
+                await asyncio.gather(*(ask_async(client) for _ in range(3)))
+
+        asyncio.run(work())
+        late.flush()
+        assert is_untouched()
+
+
 class TestAfterTheBlock:
+    @pytest.mark.usefixtures("nothing_in_force")
     def test_the_sdk_is_as_before(self, client: openai.OpenAI) -> None:
         assert is_untouched()
         for _ in range(3):
@@ -48,7 +201,7 @@ class TestAnyOrder:
             for _ in range(steps):
                 yield tries(client, 1)[0]
 
-    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI) -> None:
+    def test_the_one_that_stays_is_kept(self, client: openai.OpenAI, nothing_in_force: Settle) -> None:
         short, long = budget(max_llm_calls=9), budget(max_llm_calls=2)
         first, second = self.agent(short, client, 1), self.agent(long, client, 6)
         assert next(first) == "sent"
@@ -56,6 +209,7 @@ class TestAnyOrder:
         assert list(first) == []
         assert list(second) == ["sent", *["refused"] * 4]
         assert long.calls_used == 2
+        nothing_in_force()
         assert is_untouched()
 
     def test_the_one_that_was_left_does_not_come_back(self, client: openai.OpenAI) -> None:

@@ -240,6 +240,7 @@ class TestReceipt:
         with budget(name="b"):
             same(call_of(ask(client.with_options(timeout=20))), provider)
 
+    @pytest.mark.usefixtures("nothing_in_force")
     def test_what_is_no_answer_is_a_lookup_error(self, client: openai.OpenAI) -> None:
         for thing in (None, 5, "text", object(), client):
             with pytest.raises(LookupError, match="no call is known for this"):

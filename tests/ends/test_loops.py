@@ -182,6 +182,7 @@ def test_a_loop_is_what_the_sdks_is(way: Way, end: End, is_async: bool, monkeypa
     assert metered.ended.closed, "the provider still has the connection open"
 
 
+@pytest.mark.usefixtures("nothing_in_force")
 @pytest.mark.parametrize("kind", [openai.Stream, openai.AsyncStream, anthropic.Stream, anthropic.AsyncStream])
 def test_the_loops_of_these_sdks_are_known(kind: Any) -> None:
     assert loops.is_known(kind.__dict__.get("__iter__") or kind.__dict__["__aiter__"])

@@ -72,7 +72,7 @@ class Admission(Appraisal):
         try:
             self._admit(call)
         except (BudgetExceededError, FallbackError) as refusal:
-            call.refusal = refusal
+            call.refusal = refusal.with_traceback(None)  # the frames on its way keep the context
 
     def _find(self, call: Call, context: Context) -> None:
         """The meters that the call is charged to."""

@@ -213,8 +213,6 @@ class Budget(Steering, KnownNames):
             if parent is not None:
                 parent.family.adopt(parent, self)
             self.family.parent = parent
-        for activate in wiring.activated:
-            activate()
         _entered.set((*_entered.get(), Block(self, here, parent)))
         with locks.books:
             self._depth += 1
@@ -238,8 +236,6 @@ class Budget(Steering, KnownNames):
                 break
         if parent is not None:
             parent.family.leave(self)
-        for deactivate in wiring.deactivated:
-            deactivate()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

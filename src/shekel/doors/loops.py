@@ -8,12 +8,13 @@ the tee. A loop is what the SDK's is to the program: it may be left, closed and 
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
 from .. import faults
+from .seams import Live
 from .tee import Watch, primed, watch_of
 
 
@@ -123,7 +124,7 @@ def is_known(loop: Any) -> bool:
     return type(loop) is FunctionType and _shape(loop) in (*_PLAIN, *_WATCHED)
 
 
-def instead_of(loop: Any, live: Callable[[], bool]) -> Any:
+def instead_of(loop: Any, live: Live) -> Any:
     """What takes the place of a known `__iter__` or `__aiter__`.
 
     Args:
@@ -135,7 +136,7 @@ def instead_of(loop: Any, live: Callable[[], bool]) -> Any:
     @functools.wraps(loop)
     def ours(stream: Any) -> Any:
         made = None
-        if live():
+        if live.on:
             try:
                 made = loop_of(stream, watched=watched)
             except Exception as error:

@@ -191,6 +191,7 @@ class Passage(Arrival):
             call.inside = call.inside or enclosing.entries(self.here)
             call.body = self._body = None
             call.finish(Outcome.REFUSED)
+            here = self.here = ctx.NOWHERE  # the error keeps this frame
             raise call.refusal
         try:
             runtime.teller.admitted(call)
@@ -252,6 +253,7 @@ class Passage(Arrival):
         if token is not None:
             ctx.detach(token)
         self.options = None  # the SDK's copies keep the hook alive from here on
+        self.here = self.sending = ctx.NOWHERE
 
     # What the SDK does
 

@@ -6,10 +6,11 @@ What the wrappers do is not known here: that is `stainless`.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
 """The client classes of a `_base_client`, and whether they are async."""
@@ -18,8 +19,8 @@ LOOPS = (("Stream", "__iter__"), ("AsyncStream", "__aiter__"))
 """The loops over a stream: what a `_base_client` imports, and the method."""
 
 _REQUIRED = ("request", "_build_request", "_process_response")
-_OURS = "_shekel"
-"""What marks the wrappers of a door."""
+_DEPTH = 64
+"""So many wrappers are looked under: some go in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,61 +58,146 @@ class Sdk:
 SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
 
 
+class Live:
+    """Whether a wrapper still counts. One that lies under somebody else's cannot be taken off: it passes calls on."""
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = True
+
+
+Make: TypeAlias = Callable[[Any, Live], Any]
+"""Makes a wrapper from the method that is there, and from what says whether the wrapper still counts."""
+
+
+class Seam:
+    """One wrapper on a class.
+
+    Args:
+        owner: the class.
+        name: of the method.
+        make: makes the wrapper.
+    """
+
+    __slots__ = ("_live", "_make", "_name", "_ours", "_outermost", "_owner")
+
+    def __init__(self, owner: type, name: str, make: Make) -> None:
+        self._owner = owner
+        self._name = name
+        self._make = make
+        self._put()
+
+    def keep(self) -> None:
+        """Put the wrapper there again if somebody took it off, or hides it behind one that does not show what it calls.
+
+        Cheap where nothing has changed.
+        """
+        now = self._owner.__dict__.get(self._name)
+        if now is self._outermost or now is None:  # without a method of its own, the class has its base's
+            return
+        if _leads_to(now, self._ours):
+            self._outermost = now
+        else:
+            before = self._live
+            self._put()
+            before.on = False
+
+    def remove(self) -> None:
+        """Take the wrapper off if it is outermost. Under somebody else's it stays, and passes calls on."""
+        self._live.on = False
+        there = self._owner.__dict__.get(self._name)
+        if _is_ours(there):
+            setattr(self._owner, self._name, _under(there))
+
+    def _put(self) -> None:
+        owner, name = self._owner, self._name
+        former = _under(owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name))
+        live = Live()
+        # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
+        ours = self._make(former.__get__(None, owner), live)
+        _formers[ours] = former
+        setattr(owner, name, ours)
+        self._live = live
+        self._ours = self._outermost = ours
+
+
 class Seams:
     """The wrappers that one door has put on classes."""
 
     def __init__(self) -> None:
-        self._placed: list[tuple[type, str, Any, Any]] = []
+        self._placed: dict[tuple[type, str], Seam] = {}
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self._placed)
 
-    def place(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
-        """Put a wrapper on a class.
+    def place(self, owner: type, name: str, make: Make) -> None:
+        """Put a wrapper on a class, where it has none of this door.
 
         Args:
             owner: the class.
             name: of the method.
-            make: makes the wrapper from the method that is there.
+            make: makes the wrapper.
         """
-        former = getattr(owner, name) if name not in owner.__dict__ else owner.__dict__[name]
-        # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
-        ours = make(former.__get__(None, owner))
-        ours.__dict__[_OURS] = True
-        setattr(owner, name, ours)
-        self._placed.append((owner, name, ours, former))
+        if (owner, name) not in self._placed:
+            self._placed[owner, name] = Seam(owner, name, make)
 
-    def place_once(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
-        """Put a wrapper on the class that has the method, of a class and its bases, unless it has one already."""
-        for base in owner.__mro__:
-            if name in base.__dict__:
-                if not any(base is former and name == seam for former, seam, _, _ in self._placed):
-                    self.place(base, name, make)
-                break
+    def keep(self) -> None:
+        """Put back what somebody took off."""
+        for seam in self._placed.values():
+            seam.keep()
 
     def remove(self) -> None:
-        """Take off what is outermost. What lies under somebody else's wrapper stays."""
-        for owner, name, ours, former in reversed(self._placed):
-            if owner.__dict__.get(name) is ours:
-                setattr(owner, name, former)
-        self._placed = []
+        """Take off what is outermost; what lies under somebody else's wrapper passes calls on."""
+        for seam in reversed(self._placed.values()):
+            seam.remove()
+        self._placed = {}
+
+
+_formers: weakref.WeakKeyDictionary[FunctionType, Any] = weakref.WeakKeyDictionary()
+"""What was there before each wrapper of a door that somebody still has."""
+
+
+def _is_ours(there: Any) -> bool:
+    return type(there) is FunctionType and there in _formers  # a proxy is equal to what it wraps
+
+
+def _under(there: Any) -> Any:
+    """What lies under our wrappers: those that count no more may have been put back by whoever took them off."""
+    while _is_ours(there):
+        there = _formers[there]
+    return there
+
+
+def _leads_to(there: Any, ours: Any) -> bool:
+    """Whether a method is ours, or a wrapper over it that shows what it wraps."""
+    for _ in range(_DEPTH):
+        if there is ours:
+            return True
+        there = getattr(there, "__wrapped__", None)
+        if there is None:
+            break
+    return False
 
 
 def is_of_others(former: Any) -> bool:
     """Whether what is to be wrapped is a wrapper of somebody else's, which may start a span for the call."""
-    if not hasattr(former, "__wrapped__"):
-        return False
-    return not (type(former) is FunctionType and former.__dict__.get(_OURS))  # a proxy shows what it wraps
+    return hasattr(former, "__wrapped__")
 
 
-def subclasses(base: type) -> list[type]:
-    """All that a class has, at any depth, each once."""
-    found: list[type] = []
-    waiting: list[type] = list(base.__subclasses__())
-    while waiting:
-        each = waiting.pop()
-        if each not in found:
-            found.append(each)
-            waiting.extend(each.__subclasses__())
+def definer(owner: type, name: str) -> type:
+    """The class that has a method, of a class and its bases: others may share it."""
+    return next(base for base in owner.__mro__ if name in base.__dict__)
+
+
+def overriding(base: type, name: str) -> list[type]:
+    """The subclasses, at any depth, that have a method of their own."""
+    found = []
+    below = [base]
+    for each in below:  # it grows
+        for subclass in each.__subclasses__():
+            below.append(subclass)
+            if name in subclass.__dict__:
+                found.append(subclass)
     return found

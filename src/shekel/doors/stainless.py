@@ -25,7 +25,7 @@ from . import errors, loops, request_body
 from .answers import ResultHook, passage_of
 from .hiding import passing
 from .passage import Passage
-from .seams import CLIENTS, LOOPS, Sdk, Seams, is_of_others, subclasses
+from .seams import CLIENTS, LOOPS, Live, Sdk, Seams, definer, is_of_others, overriding
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 class Door:
     """The wrappers around one SDK. `install` and `remove` may be repeated.
 
-    A wrapper that could not be taken off, because somebody else's lies over it, is a pass-through for good: each
-    installation has a number, and its wrappers work while it is the current one.
+    A wrapper that could not be taken off, because somebody else's lies over it, is a pass-through for good.
 
     Args:
         sdk: which.
@@ -45,8 +44,6 @@ class Door:
     def __init__(self, sdk: Sdk, runtime: Runtime) -> None:
         self.sdk = sdk
         self.runtime = runtime
-        self._current = 0
-        self._installations = 0
         self._seams = Seams()
 
     @property
@@ -57,38 +54,35 @@ class Door:
     def install(self, module: Any) -> bool:
         """Wrap the seams of an imported `_base_client`. Returns whether they are there.
 
-        Where a seam is missing or the version is not supported, one warning names version and consequence, and the SDK
-        is left as it is.
+        Where they were wrapped before, put back what somebody took off since. Where a seam is missing or the version is
+        not supported, one warning names version and consequence, and the SDK is left as it is.
         """
         if self._seams:
-            return True
-        problem = self.sdk.problem(module)
-        if problem is not None:
-            faults.warn_once(
-                f"unsupported {self.sdk.name}",
-                "Shekel does not support this version of %s (%s): its calls are neither metered nor limited.",
-                self.sdk.name,
-                problem,
-            )
-            return False
-        self._installations += 1
-        self._current = self._installations
+            self._seams.keep()
+        else:
+            problem = self.sdk.problem(module)
+            if problem is not None:
+                faults.warn_once(
+                    f"unsupported {self.sdk.name}",
+                    "Shekel does not support this version of %s (%s): its calls are neither metered nor limited.",
+                    self.sdk.name,
+                    problem,
+                )
+                return False
+            for name, is_async in CLIENTS:
+                self._wrap_class(getattr(module, name), is_async)
+            for name, seam in LOOPS:
+                owner = getattr(module, name, None)
+                if isinstance(owner, type) and loops.is_known(owner.__dict__.get(seam)):
+                    self._seams.place(owner, seam, loops.instead_of)
         for name, is_async in CLIENTS:
-            base = getattr(module, name)
-            self._wrap_class(base, is_async)
-            for subclass in subclasses(base):
-                # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
-                if "request" in subclass.__dict__:
-                    self._seams.place(subclass, "request", self._async_request if is_async else self._sync_request)
-        for name, seam in LOOPS:
-            owner = getattr(module, name, None)
-            if isinstance(owner, type) and loops.is_known(owner.__dict__.get(seam)):
-                self._seams.place(owner, seam, self._loop)
+            # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
+            for subclass in overriding(getattr(module, name), "request"):
+                self._seams.place(subclass, "request", self._async_request if is_async else self._sync_request)
         return True
 
     def remove(self) -> None:
         """Undo `install` where ours is outermost; elsewhere ours stays as a pass-through."""
-        self._current = 0
         self._seams.remove()
 
     def _wrap_class(self, owner: type, is_async: bool) -> None:
@@ -97,7 +91,7 @@ class Door:
         place(owner, "_process_response", self._async_process if is_async else self._sync_process)
         if callable(getattr(owner, "_sleep_for_retry", None)):
             place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
-        self._seams.place_once(owner, "_build_request", self._build)  # sync and async clients share it
+        place(definer(owner, "_build_request"), "_build_request", self._build)  # sync and async clients share it
 
     # The way in
 
@@ -112,13 +106,12 @@ class Door:
             faults.report("read a request", error)
             return None
 
-    def _sync_request(self, former: Any) -> Any:
-        live = self._current
+    def _sync_request(self, former: Any, live: Live) -> Any:
         over = is_of_others(former)
 
         @functools.wraps(former)
         def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._current != live:
+            if not live.on:
                 return former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")), over=over)
             if passage is None:
@@ -144,13 +137,12 @@ class Door:
 
         return request
 
-    def _async_request(self, former: Any) -> Any:
-        live = self._current
+    def _async_request(self, former: Any, live: Live) -> Any:
         over = is_of_others(former)
 
         @functools.wraps(former)
         async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._current != live:
+            if not live.on:
                 return await former(client, cast_to, options, *args, **kwargs)
             passage = self._open(client, options, bool(kwargs.get("stream")), over=over)
             if passage is None:
@@ -178,12 +170,11 @@ class Door:
 
     # What happens inside
 
-    def _build(self, former: Any) -> Any:
-        live = self._current
+    def _build(self, former: Any, live: Live) -> Any:
 
         @functools.wraps(former)
         def _build_request(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._current != live:
+            if not live.on:
                 return former(client, options, *args, **kwargs)
             passage = passage_of(options)
             if passage is None:
@@ -204,13 +195,12 @@ class Door:
         passage.take_over(options)
         return passage
 
-    def _sync_process(self, former: Any) -> Any:
-        live = self._current
+    def _sync_process(self, former: Any, live: Live) -> Any:
 
         @functools.wraps(former)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
             passage = passage_of(kwargs.get("options"))
-            if passage is None or self._current != live:
+            if passage is None or not live.on:
                 return former(client, *args, **kwargs)
             passage.responding(kwargs.get("response"), is_async=False)
             result = former(client, *args, **kwargs)
@@ -219,13 +209,12 @@ class Door:
 
         return _process_response
 
-    def _async_process(self, former: Any) -> Any:
-        live = self._current
+    def _async_process(self, former: Any, live: Live) -> Any:
 
         @functools.wraps(former)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
             passage = passage_of(kwargs.get("options"))
-            if passage is None or self._current != live:
+            if passage is None or not live.on:
                 return await former(client, *args, **kwargs)
             passage.responding(kwargs.get("response"), is_async=True)
             result = await former(client, *args, **kwargs)
@@ -234,31 +223,25 @@ class Door:
 
         return _process_response
 
-    def _sync_sleep(self, former: Any) -> Any:
-        live = self._current
+    def _sync_sleep(self, former: Any, live: Live) -> Any:
 
         @functools.wraps(former)
         def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._current == live:
+            if live.on:
                 self._retrying(kwargs)
             return former(client, *args, **kwargs)
 
         return _sleep_for_retry
 
-    def _async_sleep(self, former: Any) -> Any:
-        live = self._current
+    def _async_sleep(self, former: Any, live: Live) -> Any:
 
         @functools.wraps(former)
         async def _sleep_for_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._current == live:
+            if live.on:
                 self._retrying(kwargs)
             return await former(client, *args, **kwargs)
 
         return _sleep_for_retry
-
-    def _loop(self, former: Any) -> Any:
-        live = self._current
-        return loops.instead_of(former, lambda: self._current == live)
 
     def _retrying(self, arguments: dict[str, Any]) -> None:
         try:

@@ -241,7 +241,6 @@ def adopt(call: Call, span: Span, failing: Failing) -> None:
 def stand_for(call: Call, span: Span) -> None:
     """Somebody else's span stands for the call: no span of ours is started, and that one is not ours to end."""
     call.span = span
-    call.span_context = span.get_span_context()
     call.adopted = True
 
 

@@ -90,7 +90,6 @@ class Teller:
             set_status_on_exception=False,
         )
         call.span = span
-        call.span_context = context
         return span
 
     def tool(self, name: str, here: Context) -> Span | None:
