@@ -139,6 +139,8 @@ def as_it_was() -> Iterator[None]:
                 elif key in known and known[key] is not value and callable(value):
                     setattr(owner, key, known[key])
         client.prepare_request_data, client.async_prepare_request_data = prepare
+        # It keeps each response of the Responses API, with the context of its call, for as long as Python runs.
+        importlib.import_module("opentelemetry.instrumentation.openai.v1.responses_wrappers").responses.clear()
 
 
 def _split(place: str) -> tuple[str, str, str]:

@@ -125,12 +125,14 @@ def is_known(loop: Any) -> bool:
 
 
 def instead_of(loop: Any, live: Live) -> Any:
-    """What takes the place of a known `__iter__` or `__aiter__`.
+    """What takes the place of an `__iter__` or `__aiter__`; None where it is not a known one.
 
     Args:
         loop: the SDK's, for streams that have no tee.
         live: whether ours still counts.
     """
+    if not is_known(loop):
+        return None
     watched = _shape(loop) in _WATCHED
 
     @functools.wraps(loop)

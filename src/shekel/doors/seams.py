@@ -68,7 +68,10 @@ class Live:
 
 
 Make: TypeAlias = Callable[[Any, Live], Any]
-"""Makes a wrapper from the method that is there, and from what says whether the wrapper still counts."""
+"""Makes a wrapper from the method that is there, and from what says whether the wrapper still counts.
+
+None leaves the method alone.
+"""
 
 
 class Seam:
@@ -86,6 +89,7 @@ class Seam:
         self._owner = owner
         self._name = name
         self._make = make
+        self._outermost: Any = None
         self._put()
 
     def keep(self) -> None:
@@ -96,7 +100,7 @@ class Seam:
         now = self._owner.__dict__.get(self._name)
         if now is self._outermost or now is None:  # without a method of its own, the class has its base's
             return
-        if _leads_to(now, self._ours):
+        if self._ours is not None and _leads_to(now, self._ours):
             self._outermost = now
         else:
             before = self._live
@@ -113,13 +117,15 @@ class Seam:
     def _put(self) -> None:
         owner, name = self._owner, self._name
         former = _under(owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name))
-        live = Live()
+        live = self._live = Live()
         # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
-        ours = self._make(former.__get__(None, owner), live)
-        _formers[ours] = former
-        setattr(owner, name, ours)
-        self._live = live
-        self._ours = self._outermost = ours
+        ours = self._ours = self._make(former.__get__(None, owner), live)
+        if ours is None:
+            self._outermost = owner.__dict__.get(name)
+        else:
+            _formers[ours] = former
+            self._outermost = ours
+            setattr(owner, name, ours)
 
 
 class Seams:
@@ -194,7 +200,7 @@ def definer(owner: type, name: str) -> type:
 def overriding(base: type, name: str) -> list[type]:
     """The subclasses, at any depth, that have a method of their own."""
     found = []
-    below = [base]
+    below: list[type] = [base]
     for each in below:  # it grows
         for subclass in each.__subclasses__():
             below.append(subclass)

@@ -73,7 +73,7 @@ class Door:
                 self._wrap_class(getattr(module, name), is_async)
             for name, seam in LOOPS:
                 owner = getattr(module, name, None)
-                if isinstance(owner, type) and loops.is_known(owner.__dict__.get(seam)):
+                if isinstance(owner, type) and seam in owner.__dict__:
                     self._seams.place(owner, seam, loops.instead_of)
         for name, is_async in CLIENTS:
             # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
