@@ -199,10 +199,11 @@ def definer(owner: type, name: str) -> type:
 
 def overriding(base: type, name: str) -> list[type]:
     """The subclasses, at any depth, that have a method of their own."""
-    found = []
-    below: list[type] = [base]
-    for each in below:  # it grows
-        for subclass in each.__subclasses__():
+    found: list[type] = []
+    below = [base]
+    for each in below:
+        inside: list[type] = each.__subclasses__()
+        for subclass in inside:
             below.append(subclass)
             if name in subclass.__dict__:
                 found.append(subclass)

@@ -377,6 +377,7 @@ class TracedSpan:
         """Hand out what ends the span, once, and let go of it. It holds this record: both go without a collection."""
         span, end = self._span, self._end
         self._span = self._outer = self._end = None
+        self._here = ctx.NOWHERE
         if span is not None:
             span.__dict__.pop("end", None)
         return end
