@@ -7,6 +7,7 @@ ones. They are named as the program names them: a budget's by an object that the
 and period, made anew for each call, so that it is hashed and compared each time. Windows are an hour long, and a
 thousand calls come in a second of the ledger's time. Which meters a call has:
 
+    the same     three, whatever else is live: the program of one user, in a service of many.
     as in use    one budget around all calls; one of every hundred meters, as a customer's; one of all others, as a
                  user's. The last two are a policy's.
     at random    three of all, two of three a budget's. No program does that; it is the worst for the processor.
@@ -57,7 +58,7 @@ HOUR = 3_600_000_000
 BEGIN = 1_800_000_000_000_000
 """Microseconds since the epoch at which the clock of this benchmark begins."""
 
-SHAPES = ("as in use", "at random")
+SAME, IN_USE, AT_RANDOM = SHAPES = ("the same", "as in use", "at random")
 
 WINDOWS = {"total": (0, False), "sliding": (HOUR, True), "session": (HOUR, False)}
 """Length in microseconds, and whether it slides."""
@@ -89,11 +90,11 @@ class Live:
         shape: which meters a call has.
     """
 
-    def __init__(self, meters: int, window: int, slides: bool, shape: str = SHAPES[1]) -> None:
+    def __init__(self, meters: int, window: int, slides: bool, shape: str = AT_RANDOM) -> None:
         self.meters = meters
         self.window = window
         self.slides = slides
-        self.in_use = shape == SHAPES[0]
+        self.shape = shape
         self.customers = max(1, meters // 100)
         self.budgets = [Meter(f"budget {n}") for n in range(meters)]
         self.ledger = MemoryLedger()
@@ -108,16 +109,16 @@ class Live:
 
     def line(self, n: int) -> Line:
         """What a call asks of the nth meter."""
-        policys = n > 0 if self.in_use else n % 3 == 0
+        policys = n % 3 == 0 if self.shape == AT_RANDOM else n > 0
         meter = (ROW, f"user {n}", None) if policys else self.budgets[n]
         return Line(meter, LIMIT, 1_000, 10, self.window, self.slides)
 
     def numbers(self) -> list[int]:
         """Which meters the next call has."""
         meters, below = self.meters, self.rng.randrange
-        if meters < METERS_PER_CALL:
-            return list(range(meters))
-        if not self.in_use:
+        if meters < METERS_PER_CALL or self.shape == SAME:
+            return list(range(min(meters, METERS_PER_CALL)))
+        if self.shape == AT_RANDOM:
             return self.rng.sample(range(meters), METERS_PER_CALL)
         first = 1 + self.customers
         return [0, 1 + below(self.customers), first + below(meters - first)]
