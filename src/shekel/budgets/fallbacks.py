@@ -22,7 +22,7 @@ def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
     Thresholds read what is settled and held, on whichever limit of the budget is used up most.
     """
     found = None
-    for claim in call.claims:
+    for claim in () if call.request.fixed else call.claims:
         if not claim.fallbacks or claim.shadow is not None:  # a shadow changes nothing
             continue
         for fallback in claim.fallbacks:
@@ -38,7 +38,7 @@ def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
 
 def owner(call: Call, refusing: Claim | None) -> Claim | None:
     """The claim that has the chain of the budget that refuses."""
-    if refusing is None:
+    if refusing is None or call.request.fixed:
         return None
     for claim in call.claims:
         if claim.fallbacks and claim.whose == refusing.whose:

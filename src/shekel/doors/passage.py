@@ -77,7 +77,7 @@ class Passage(Arrival):
             request = replace(request, stream=stream)
         provider, host, port = destination(client, endpoint.provider)
         retries = options.get_max_retries(client.max_retries)
-        self.call = (request_body.FixedCall if self._fixed else Call)(
+        self.call = Call(
             endpoint,
             request,
             gate=runtime.gate,

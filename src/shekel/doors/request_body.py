@@ -10,13 +10,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from ..call import Call
 from ..providers.base import Request
-
-if TYPE_CHECKING:
-    from ..budgets.claims import Claim
 
 _ONE_SHOT = ("messages", "tools", "system", "input")
 _WHOLE = 1 << 62  # as the least cap: a hold is for all that the model can generate, or there is none
@@ -103,21 +99,6 @@ def _again(members: list[Any], error: Exception) -> Iterator[Any]:
 def as_it_is(request: Request) -> Request:
     """The facts of a request whose body cannot be written: what a strict budget grants is the caller's cap, or none."""
     if request.cap is not None:
-        return replace(request, min_cap=request.cap)
+        return replace(request, fixed=True, min_cap=request.cap)
     field = request.unbounded or "a body of bytes, which no cap can be written to"
-    return replace(request, min_cap=_WHOLE, input_bound=None, unbounded=field)
-
-
-class FixedCall(Call):
-    """A call whose body cannot be written: no fallback can take over."""
-
-    __slots__ = ("_claims",)
-
-    @property
-    def all_claims(self) -> tuple[Claim, ...]:
-        """Also the meters of other models."""
-        return self._claims
-
-    @all_claims.setter
-    def all_claims(self, claims: tuple[Claim, ...]) -> None:
-        self._claims: tuple[Claim, ...] = tuple(claim._replace(fallbacks=()) for claim in claims)
+    return replace(request, fixed=True, min_cap=_WHOLE, input_bound=None, unbounded=field)

@@ -38,6 +38,7 @@ class Request:
         wants_usage: for chat streams, whether the caller itself asked for the usage chunk, or explicitly refused it
             (True, False); None where the caller said nothing.
         attributes: span attributes of the request (`gen_ai.request.*`), never content.
+        fixed: whether the body must be sent as it is: neither a cap nor another model can be written to it.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Request:
     background: bool = False
     wants_usage: bool | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
 
 
 @fact
