@@ -29,6 +29,7 @@ from .answers import ResultHook
 from .arrival import Arrival
 from .client import by_stream_helper, destination, native_provider, native_tracing, reads_bytes, wants_usage_chunk
 from .scoped import context_of
+from .standing import passes, standing_for
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -107,8 +108,6 @@ class Passage(Arrival):
 
     def _stand_under(self) -> None:
         """If the span of another instrumentation stands for this call, tell on it, and take over what it holds."""
-        from .traced import passes, standing_for
-
         try:
             passes(self.call)
             record = standing_for(self.call, self.here)

@@ -20,10 +20,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -40,23 +38,13 @@ from ..dialects.ends import failure_of
 from ..settlement import Cost, Outcome, assess
 from ..telemetry import names
 from ..telemetry.spans import stand_for, write_now, write_traced
-from . import errors
+from . import errors, standing
+from .standing import MARK, Standing, enclosing
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
 
-_MARK = "_shekel_traced"
-_MOST_WAITING = 8
-
-_MOST_PASSED = 256
-
-_passed: dict[str, float] = {}
-"""When a call of each model last passed a door, while spans of others are seen; the last models only."""
-
 _numbers = itertools.count()
-_started: ContextVar[tuple[ref[TracedSpan], ...]] = ContextVar("shekel-started", default=())
-"""The spans that instrumentations of an SDK started in this thread or task, the last first, for the door to find them:
-some are never made current."""
 
 _DOORS_SEE = frozenset({"chat"})
 """Operations that the doors of SDKs know; the others of the same SDK only the span shows."""
@@ -64,7 +52,7 @@ _DOORS_SEE = frozenset({"chat"})
 
 def begin(runtime: Runtime, span: Any, here: Context, *, told: bool) -> Exception | None:
     """A span of somebody else starts. Returns why the call behind it may not be sent, once its span is ended."""
-    if getattr(span, _MARK, None) is not None:  # another processor of ours was here
+    if getattr(span, MARK, None) is not None:  # another processor of ours was here
         return None
     outer = enclosing(here)
     seen = _see(span)
@@ -78,52 +66,13 @@ def begin(runtime: Runtime, span: Any, here: Context, *, told: bool) -> Exceptio
         ):
             TracedSpan(runtime, span, here, outer, told=told)
         elif outer is not None:
-            setattr(span, _MARK, outer)
+            setattr(span, MARK, outer)
         return None
     record = TracedSpan(runtime, span, here, outer, told=told)
     return record.admit(*found)
 
 
-def enclosing(here: Context) -> TracedSpan | None:
-    """The open inference span that a context is in, if a processor of ours has seen it."""
-    record = getattr(trace.get_current_span(here), _MARK, None)
-    return record if isinstance(record, TracedSpan) and record.is_open else None
-
-
-def standing_for(call: Call, here: Context) -> TracedSpan | None:
-    """The span that stands for a call which has come through a door: the last that was started around it.
-
-    Several instrumentations of one SDK may have started one each. They are all taken, the last gets the call.
-    """
-    record = enclosing(here)
-    sdk = call.endpoint.provider
-    waiting = [each for each in _waiting() if each.sdk == sdk and each.model in ("", call.model)]
-    newest = max(waiting, key=lambda each: each.number, default=record)
-    if record is None or (newest is not None and newest.number > record.number):
-        record = newest
-    scopes = set() if record is None else {record.scope}
-    for each in waiting:
-        if each is not record and each.scope not in scopes:
-            scopes.add(each.scope)
-            each.take()
-    return record
-
-
-def passes(call: Call) -> None:
-    """A call passes a door: spans that tell of it later are not charged too."""
-    _passed.pop(call.model, None)
-    _passed[call.model] = time.perf_counter()
-    if len(_passed) > _MOST_PASSED:
-        _passed.pop(next(iter(_passed)), None)
-
-
-def _waiting() -> list[TracedSpan]:
-    """The open spans of SDKs that were started here and that no call has taken, the last first."""
-    records = (record() for record in _started.get())
-    return [record for record in records if record is not None and record.is_open and not record.is_taken]
-
-
-class TracedSpan:
+class TracedSpan(Standing):
     """The record of one span of somebody else.
 
     Args:
@@ -134,10 +83,10 @@ class TracedSpan:
         told: whether anything is to be written or recorded.
     """
 
-    __slots__ = ("__weakref__", "_began", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span",
-                 "_standing", "_told", "number", "runtime", "scope", "sdk")  # fmt: skip
+    __slots__ = ("_began", "_call", "_dialect", "_end", "_first", "_here", "_open", "_outer", "_span",
+                 "_standing", "_told", "runtime")  # fmt: skip
 
-    def __init__(self, runtime: Runtime, span: Any, here: Context, outer: TracedSpan | None, *, told: bool) -> None:
+    def __init__(self, runtime: Runtime, span: Any, here: Context, outer: Standing | None, *, told: bool) -> None:
         self.runtime = runtime
         self._span: Any = span
         self._here = ctx.with_budgets(here)
@@ -150,27 +99,23 @@ class TracedSpan:
         self._began = time.perf_counter()
         self.scope = _scope_of(span)
         self.sdk: str | None = None
-        """The SDK whose door sees the call too."""
         self._first = [True]
         self._open = [True]
         self._end: Callable[..., None] | None = span.end
         span.end = self._ended
-        setattr(span, _MARK, self)
+        setattr(span, MARK, self)
         runtime.traced_seen = True
 
     @property
     def is_open(self) -> bool:
-        """Whether the span has not ended."""
         return bool(self._open)
 
     @property
     def is_taken(self) -> bool:
-        """Whether another call stands for this one, or the span has ended."""
         return not self._first
 
     @property
     def model(self) -> str:
-        """The model that the span names by now; "" if it names none."""
         span = self._span
         found = None if span is None else dialects.find(_see(span))
         return "" if found is None else found[1].request.model
@@ -228,7 +173,7 @@ class TracedSpan:
     def _wait_for_door(self) -> None:
         """The door of the SDK will see the call, in this thread or task."""
         self.sdk = dialects.sdk_of(self.scope)
-        _started.set((ref(self), *map(ref, _waiting()[: _MOST_WAITING - 1])))
+        standing.wait(self)
 
     def _decide(self, call: Call, way: Way) -> bool:
         """Ask the gate. The first inference inside another takes its hold over."""
@@ -257,16 +202,6 @@ class TracedSpan:
     # While it is open
 
     def take(self, call: Call | None = None) -> Call | None:
-        """Another call stands for this one from now on: that of a door, or of a span inside.
-
-        The first to come takes over what is held. A door's call gets the span, too: it tells on it, and starts none.
-
-        Args:
-            call: the door's; None where it is a span's.
-
-        Returns:
-            the call whose hold is to be taken over, by its id, and released then; None if there is none.
-        """
         around = self._outer
         outer = None if around is None else around.take()
         try:
@@ -351,7 +286,7 @@ class TracedSpan:
             return False
         if self.runtime.has_door(dialects.usual_sdk(asked.provider)):
             return True
-        return _passed.get(asked.request.model, 0.0) >= self._began
+        return standing.passed_since(asked.request.model, self._began)
 
     def _settle(self, call: Call, seen: Seen) -> None:
         assert self._dialect is not None
