@@ -51,9 +51,12 @@ def start() -> None:
     global _thread, _pid
     if _pid == os.getpid() and _thread is not None and _thread.is_alive():
         return
-    _pid = os.getpid()
-    _thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
-    _thread.start()
+    thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # Python ends, or there are too many: whoever next asks a budget a question does the work
+        return
+    _pid, _thread = os.getpid(), thread
     _bell.put(None)
 
 

@@ -129,6 +129,23 @@ class TestOutlivesTheBlock:
         nothing_in_force()
         assert is_untouched()
 
+    def test_where_no_thread_can_be_started(self, monkeypatch: pytest.MonkeyPatch, nothing_in_force: Settle) -> None:
+        """As when Python ends: whoever asks a budget next does what waits."""
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        b = budget(max_usd=1)
+        with monkeypatch.context() as here:
+            here.setattr(late, "_thread", None)
+            here.setattr(threading.Thread, "start", start)
+            with b:
+                copied = contextvars.copy_context()
+            assert not is_untouched()
+            del copied
+            assert b.spent == 0
+            assert is_untouched()
+
 
 class TestNothingIsKept:
     """What is left of a call keeps no context, and with it no block: nothing waits for the garbage collector."""
