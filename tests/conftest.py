@@ -12,6 +12,7 @@ import openai
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shekel.budgets import presence
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider
 
@@ -30,10 +31,9 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nothing_in_force() -> Callable[[], None]:
-    """Wait until no context has a budget's block any more, of an earlier test either: the SDKs are untouched then.
+    """The SDKs are untouched: what others still keep of earlier tests, as in log records, is forgotten.
 
-    A failed call's traceback, say, holds the context it was made in until the garbage collector finds it. Returns what
-    waits again.
+    Returns what waits until that is so again, and no context has a block of this test.
     """
 
     def wait() -> None:
@@ -44,7 +44,10 @@ def nothing_in_force() -> Callable[[], None]:
             time.sleep(0.005)
             gc.collect()
 
-    wait()
+    gc.collect()
+    presence.in_force.clear()
+    the_runtime().close_doors()
+    assert not the_runtime().wanted, "an earlier test has left an instrumentation, or a listener"
     return wait
 
 

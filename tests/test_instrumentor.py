@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
+from unittest.mock import MagicMock
 
 import anthropic
 import openai
@@ -177,6 +178,54 @@ class TestTakenOff:
         instrumented.uninstrument()
         assert attributes() == before
 
+    @pytest.mark.parametrize("undone", ["request", "_process_response", "_sleep_for_retry"])
+    @pytest.mark.usefixtures("nothing_in_force")
+    def test_put_back_after_it_was_covered_it_counts_as_before(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, undone: str
+    ) -> None:
+        with connect(provider) as client, budget(max_llm_calls=3) as b:
+            monkeypatch.setattr(self.owner, undone, _wrapper(getattr(self.owner, undone), shows=False))
+            with budget():
+                pass
+            monkeypatch.undo()
+            provider.reply(Reply(status=500, retry_after=0), Reply(status=500, retry_after=0))
+            client.with_options(max_retries=2).chat.completions.create(model=MODEL, messages=HELLO)
+            assert b.calls_used == 1
+            provider.reply(Reply(status=400))
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+            provider.wait_idle()
+            assert b.spent == pytest.approx(provider.bill.total / 1e9)
+            assert (b.calls_used, b.held) == (1, 0)
+
+    @pytest.mark.parametrize("mocked", [None, "before", "inside"])
+    @pytest.mark.usefixtures("nothing_in_force")
+    def test_a_mock_of_one_method_leaves_the_others_alone(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, mocked: str | None
+    ) -> None:
+        before = attributes()
+        stands_for_a_client = type("Fake", (openai.OpenAI,), {"request": MagicMock()})
+        if mocked == "before":
+            monkeypatch.setattr(self.owner, "_sleep_for_retry", MagicMock())
+        with connect(provider) as client, budget(max_llm_calls=2) as b:
+            if mocked == "inside":
+                monkeypatch.setattr(self.owner, "_sleep_for_retry", staticmethod(lambda **_: None))
+            with budget():
+                provider.reply(Reply(status=500, retry_after=0))
+                client.with_options(max_retries=1).chat.completions.create(model=MODEL, messages=HELLO)
+            monkeypatch.undo()
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+            with pytest.raises(BudgetExceededError):
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+            assert b.calls_used == 2
+        assert stands_for_a_client.request is not None
+        assert attributes() == before
+
+    def test_an_sdk_that_is_imported_once_more_is_seen(self) -> None:
+        """A context outlives a block meanwhile, so what was wrapped stays wrapped."""
+        run = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=True)
+        assert run.stdout.split() == ["1", "1"]
+
     @pytest.mark.usefixtures("nothing_in_force")
     def test_however_often_a_mock_takes_its_place_wrappers_do_not_pile_up(
         self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +246,27 @@ class TestTakenOff:
             assert depth == 1
         assert around.calls_used == 10
         assert attributes() == before
+
+
+TWICE = """
+import contextvars, sys
+from shekel import BudgetExceededError, budget
+from shekel.testing import FakeProvider
+
+with FakeProvider() as provider:
+    for _ in range(2):
+        import openai
+        client = openai.OpenAI(base_url=provider.openai_url, api_key="test", max_retries=0)
+        with budget(max_llm_calls=1) as b:
+            kept = contextvars.copy_context()
+            try:
+                for _ in range(3):
+                    client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
+            except BudgetExceededError:
+                print(b.calls_used)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "openai"]:
+            del sys.modules[name]
+"""
 
 
 def _wrapper(former: Any, *, shows: bool) -> Any:

@@ -23,6 +23,7 @@ _queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _closings: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _bell: SimpleQueue[None] = SimpleQueue()
 _taking = threading.RLock()
+_starting = threading.Lock()
 _under_way: set[threading.Event] = set()
 """Work that was taken and is not done."""
 _mine = threading.local()
@@ -51,13 +52,18 @@ def start() -> None:
     global _thread, _pid
     if _pid == os.getpid() and _thread is not None and _thread.is_alive():
         return
-    thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
+    if not _starting.acquire(blocking=False):  # another thread does
+        return
     try:
-        thread.start()
+        if _pid != os.getpid() or _thread is None or not _thread.is_alive():
+            thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
+            thread.start()
+            _pid, _thread = os.getpid(), thread
+            _bell.put(None)
     except RuntimeError:  # Python ends, or there are too many: whoever next asks a budget a question does the work
         return
-    _pid, _thread = os.getpid(), thread
-    _bell.put(None)
+    finally:
+        _starting.release()
 
 
 def flush() -> bool:
@@ -86,8 +92,9 @@ def let_go() -> None:
 
 def _after_fork() -> None:
     """In a child, the parent's thread is gone, and with it what it was doing."""
-    global _taking, _thread
+    global _taking, _starting, _thread
     _taking = threading.RLock()
+    _starting = threading.Lock()
     _under_way.clear()
     _thread = None
 

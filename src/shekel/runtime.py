@@ -20,7 +20,7 @@ from wrapt import register_post_import_hook
 
 from . import enclosing, faults, late, locks
 from .budgets import budget as budgets
-from .budgets import tools, wiring
+from .budgets import presence, tools, wiring
 from .budgets.around import BudgetsOfContext
 from .budgets.claims import Claim
 from .budgets.scope import entries
@@ -84,6 +84,7 @@ class Runtime:
         self.settings = Settings(self)
         self.following = Following(self.policies, self.lock, self.settings.adopt)
         locks.at_fork[:0] = [self.lock]
+        locks.watched.append(self.lock._is_owned)  # type: ignore[attr-defined]
         locks.at_fork += [self.ledger.lock, faults.lock, outside.lock, counts.lock]
         self._processors: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._seen: tuple[Any, Any, Any] = (None, None, None)
@@ -100,31 +101,41 @@ class Runtime:
                     locks.at_fork.insert(1, made.lock)
         return self._prices
 
-    # The doors, counted: `instrument()` is one user of them, each entered budget another
+    # The doors: `instrument()` is one user of them, each listener and each block in force another
 
     def acquire_doors(self) -> None:
         """Somebody needs to see calls from now on."""
-        if enclosing.wanted:
-            self.watch_provider()
         with self.lock:
             self._users += 1
-            if self._users == 1:
-                providers.tell_of_new(self.watch)
-            if not self._hooked:
-                self._hooked = True
-                for door in self.doors:
-                    register_post_import_hook(_hook(self, door), door.sdk.module)
-            else:  # also where they are in place: somebody may have put the SDK's classes back as they were
-                for door in self.doors:
-                    module = sys.modules.get(door.sdk.module)
-                    if module is not None:
-                        _install(door, module)
+        self.open_doors()
 
     def release_doors(self) -> None:
         """Somebody needs them no more; the last one takes them off."""
         with self.lock:
             self._users = max(0, self._users - 1)
-            if self._users == 0:
+        self.close_doors()
+
+    def open_doors(self) -> None:
+        """Put the doors in place, and put back what somebody else took off."""
+        if enclosing.wanted:
+            self.watch_provider()
+        with self.lock:
+            if not any(door.is_in_place for door in self.doors):
+                providers.tell_of_new(self.watch)
+            if not self._hooked:
+                self._hooked = True
+                for door in self.doors:
+                    register_post_import_hook(_hook(self, door), door.sdk.module)
+                return
+            for door in self.doors:
+                module = sys.modules.get(door.sdk.module)
+                if module is not None:
+                    _install(door, module)
+
+    def close_doors(self) -> None:
+        """Take the doors off, unless somebody needs them."""
+        with self.lock:
+            if not self.wanted:
                 for door in self.doors:
                     door.remove()
 
@@ -135,7 +146,7 @@ class Runtime:
     @property
     def wanted(self) -> bool:
         """Whether anybody needs the doors."""
-        return self._users > 0
+        return self._users > 0 or len(presence.in_force) > 0
 
     def watch(self) -> None:
         """A tracer provider is in use, or a new one is: calls that others trace there are to be seen from now on."""
@@ -297,5 +308,5 @@ wiring.overran = lambda claim, nano, cause: the_runtime()._overran(claim, nano, 
 wiring.watch = lambda: the_runtime().watch_provider()
 wiring.warned = lambda claim, used, share, call: the_runtime().teller.warned(claim, used, share, call)
 wiring.relimited = lambda claim: the_runtime().relimited(claim)
-wiring.activated.append(lambda: the_runtime().acquire_doors())
-wiring.deactivated.append(lambda: the_runtime().release_doors())
+wiring.activated.append(lambda: the_runtime().open_doors())
+wiring.deactivated.append(lambda: the_runtime().close_doors())

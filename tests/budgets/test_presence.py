@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 
 import openai
@@ -13,10 +15,12 @@ import pytest
 from openai._base_client import SyncAPIClient
 from opentelemetry import context as otel
 
-from shekel import Budget, BudgetExceededError, budget, late
+from shekel import AgentLoopError, Budget, BudgetExceededError, ToolBudgetExceededError, budget, late, tool
+from shekel.budgets import wiring
+from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
 
-from .conftest import ask, ask_async, async_client, billed, nano, stream
+from .conftest import DEADLINE, ask, ask_async, async_client, billed, everywhere, nano, stream
 
 UNTOUCHED = SyncAPIClient.request
 Settle = Callable[[], None]
@@ -147,6 +151,65 @@ class TestOutlivesTheBlock:
             assert is_untouched()
 
 
+class TestAtBadMoments:
+    def test_a_finaliser_that_asks_while_a_block_is_entered(self, nothing_in_force: Settle) -> None:
+        """Another thread waits for the same lock then, to let go of what nobody needs."""
+        b = budget()
+        with budget():
+            kept = [contextvars.copy_context()]
+        asked = []
+
+        def entering() -> None:
+            with the_runtime().lock:
+                kept.clear()
+                time.sleep(0.1)
+                asked.append(b.spent)
+
+        thread = threading.Thread(target=entering, daemon=True)
+        thread.start()
+        thread.join(DEADLINE)
+        assert asked == [0]
+        nothing_in_force()
+
+    def test_an_interrupt_while_a_block_is_entered_takes_nothing_from_others(
+        self, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, nothing_in_force: Settle
+    ) -> None:
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with everywhere(budget(max_llm_calls=1)):
+            for activated in ([interrupt], [*wiring.activated, interrupt]):
+                with monkeypatch.context() as here, pytest.raises(KeyboardInterrupt):
+                    here.setattr(wiring, "activated", activated)
+                    with budget():
+                        pass
+            late.flush()
+            with budget():
+                pass
+            assert tries(client, 2) == ["sent", "refused"]
+        nothing_in_force()
+        assert is_untouched()
+
+    def test_one_thread_does_what_is_late_however_many_start_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def workers() -> int:
+            return sum(each.name == "shekel-late" for each in threading.enumerate())
+
+        before = workers()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(20):
+                monkeypatch.setattr(late, "_thread", None)
+                threads = [threading.Thread(target=late.start) for _ in range(8)]
+                for each in threads:
+                    each.start()
+                for each in threads:
+                    each.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert workers() == before + 20
+
+
 class TestNothingIsKept:
     """What is left of a call keeps no context, and with it no block: nothing waits for the garbage collector."""
 
@@ -179,6 +242,22 @@ class TestNothingIsKept:
                 kept.append(error)
         assert is_untouched()
         assert kept[0].__traceback__ is not None
+
+    def test_by_a_refused_tool(self) -> None:
+        kept = []
+
+        @tool
+        def look() -> None: ...
+
+        for b in (budget(max_tool_calls=1), budget(loop_guard=True, loop_guard_max_calls=1)):
+            with b:
+                look()
+                try:
+                    look()
+                except (ToolBudgetExceededError, AgentLoopError) as error:
+                    kept.append(error)
+        assert len(kept) == 2
+        assert is_untouched()
 
     def test_by_an_error_of_the_provider(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         kept = []

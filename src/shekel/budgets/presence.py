@@ -26,20 +26,26 @@ if TYPE_CHECKING:
 class Mark:
     """The mark of one block: while a context has it, calls are to be seen."""
 
-    __slots__ = ("__weakref__", "gone")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self) -> None:
-        self.gone: list[None] | None = None
-        """Told that the last context has gone, instead of the thread for late ends."""
-        for activate in wiring.activated:
-            activate()
 
-    def __del__(self) -> None:
-        gone = getattr(self, "gone", None)
-        if gone is not None:
-            gone.append(None)
-        elif late is not None:  # Python ends, and modules are empty
-            late.put(_deactivate)
+class _Known(weakref.ref[Mark]):
+    """A mark that is known of, without keeping it."""
+
+    __slots__ = ("leaving",)
+
+    leaving: bool
+    """Whether its block is just being left, which lets go of what nobody needs by itself."""
+
+
+in_force: set[_Known] = set()
+"""The marks that some context has."""
+
+
+def _gone(known: weakref.ref[Mark]) -> None:
+    in_force.discard(known)
+    if not known.leaving and late is not None:  # type: ignore[attr-defined]  # Python ends, and modules are empty
+        late.put(_let_go)
 
 
 class Block:
@@ -51,15 +57,22 @@ class Block:
         parent: the budget around it, if there is one and it is another.
     """
 
-    __slots__ = ("_mark", "budget", "parent")
+    __slots__ = ("_known", "_mark", "budget", "parent")
+
+    _mark: Mark | None
 
     def __init__(self, budget: Budget, here: Context, parent: Budget | None) -> None:
         self.budget = budget
         self.parent = parent
-        self._mark: Mark | None = Mark()
+        mark = self._mark = Mark()
+        known = self._known = _Known(mark, _gone)
+        known.leaving = False
+        in_force.add(known)  # first: who lets go of what nobody needs sees it from here on
+        for activate in wiring.activated:
+            activate()
         stack: tuple[Budget, ...] = here.get(context.BUDGETS, ())  # type: ignore[assignment]
-        marks = (*_marks(here), self._mark)
-        context.attach(Context({**here, context.BUDGETS: (*stack, budget), context.MARKS: marks}))
+        around = {**here, context.BUDGETS: (*stack, budget), context.MARKS: (*_marks(here), mark)}
+        context.attach(Context(around))
 
     def leave(self) -> None:
         """Take the budget out of the present context, and nothing else."""
@@ -69,21 +82,19 @@ class Block:
         self._mark = None
         if mark in _marks(context.current()):
             context.attach(_without(context.current(), mark))
-        gone = mark.gone = []
-        still = weakref.ref(mark)
+        self._known.leaving = True
         del mark
-        left = still()
-        if left is not None:
-            left.gone = None
+        kept = self._known()
+        if kept is not None:
+            self._known.leaving = False
             late.start()
-        if gone:
-            _deactivate()
+        _let_go()
 
 
-def _deactivate() -> None:
-    """What makes calls visible is needed by one block less."""
-    for each in wiring.deactivated:
-        each()
+def _let_go() -> None:
+    """Let go of what makes calls visible, if nobody needs it. It may be done at any time, and again."""
+    for deactivate in wiring.deactivated:
+        deactivate()
 
 
 def _marks(here: Context) -> tuple[Mark, ...]:

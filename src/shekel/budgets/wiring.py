@@ -20,6 +20,7 @@ activated: list[Callable[[], None]] = []
 """Run when a block is entered: what makes calls visible is put in place (the doors know it; budgets do not)."""
 
 deactivated: list[Callable[[], None]] = []
+"""Run when a block was left, or a context with one has gone: what nobody needs any more is taken off."""
 
 
 def _no_ledger() -> Ledger:

@@ -37,6 +37,7 @@ class Arrival:
         "call",
         "endpoint",
         "hide_usage",
+        "response",
         "runtime",
     )
 
@@ -53,9 +54,12 @@ class Arrival:
         self._given_back = False
         self._parser_error: BaseException | None = None
         self._sent = False
+        self.response: Any = None
+        """The response that the SDK is processing, so that it is seen once where several wrappers are on its way."""
 
     def responding(self, response: Any, *, is_async: bool) -> None:
         """A response has come; watch it close where its body is yet to be read."""
+        self.response = response
         try:
             if response is None:
                 return

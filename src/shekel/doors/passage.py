@@ -56,6 +56,7 @@ class Passage(Arrival):
         "_native_provider",
         "_span_inside",
         "_token",
+        "_trying",
         "here",
         "options",
         "sending",
@@ -69,6 +70,7 @@ class Passage(Arrival):
         self.here = context_of(client)
         self.sending: Context | None = None
         self._token: Token[Context] | None = None
+        self._trying = False
 
         body, self._changed, self._fixed = request_body.read(options)
         request = endpoint.read_request(body)
@@ -258,7 +260,7 @@ class Passage(Arrival):
 
     def building(self) -> None:
         """An attempt was built and is about to be sent."""
-        self._sent = True
+        self._sent = self._trying = True
         call = self.call
         if self._span_inside and call.span is None and self.runtime.telling():
             # Nobody started a span after all (not sampled, or no provider): ours stands for the call.
@@ -272,6 +274,9 @@ class Passage(Arrival):
                 faults.report("started a span", error)
 
     def retrying(self, failure: Failure) -> None:
-        """An attempt failed, another follows."""
+        """An attempt failed, another follows. It is told by each wrapper that is on the way, and counts once."""
+        if not self._trying:
+            return
+        self._trying = False
         self.call.attempt_failed(failure)
         self.runtime.gate.retrying(self.call)

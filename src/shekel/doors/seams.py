@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeAlias
 
+from .. import faults
+
 CLIENTS = (("SyncAPIClient", False), ("AsyncAPIClient", True))
 """The client classes of a `_base_client`, and whether they are async."""
 
@@ -19,6 +21,8 @@ LOOPS = (("Stream", "__iter__"), ("AsyncStream", "__aiter__"))
 """The loops over a stream: what a `_base_client` imports, and the method."""
 
 _REQUIRED = ("request", "_build_request", "_process_response")
+_NO_METHODS = (staticmethod, classmethod, property)
+
 _DEPTH = 64
 """So many wrappers are looked under: some go in a circle."""
 
@@ -59,7 +63,7 @@ SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
 
 
 class Live:
-    """Whether a wrapper still counts. One that lies under somebody else's cannot be taken off: it passes calls on."""
+    """Whether the wrappers of a seam still count. One that somebody else's hides cannot be taken off."""
 
     __slots__ = ("on",)
 
@@ -75,7 +79,7 @@ None leaves the method alone.
 
 
 class Seam:
-    """One wrapper on a class.
+    """One wrapper on a class. There may be several, where somebody hides one: all of them count, and a call once.
 
     Args:
         owner: the class.
@@ -83,13 +87,16 @@ class Seam:
         make: makes the wrapper.
     """
 
-    __slots__ = ("_live", "_make", "_name", "_ours", "_outermost", "_owner")
+    __slots__ = ("_former", "_live", "_make", "_name", "_ours", "_outermost", "_owner")
 
     def __init__(self, owner: type, name: str, make: Make) -> None:
         self._owner = owner
         self._name = name
         self._make = make
+        self._live = Live()
         self._outermost: Any = None
+        self._former: Any = None
+        self._ours: Any = None
         self._put()
 
     def keep(self) -> None:
@@ -97,46 +104,63 @@ class Seam:
 
         Cheap where nothing has changed.
         """
+        self._live.on = True
         now = self._owner.__dict__.get(self._name)
         if now is self._outermost or now is None:  # without a method of its own, the class has its base's
             return
-        if self._ours is not None and _leads_to(now, self._ours):
+        if self._is_under(now):
             self._outermost = now
         else:
-            before = self._live
             self._put()
-            before.on = False
 
     def remove(self) -> None:
         """Take the wrapper off if it is outermost. Under somebody else's it stays, and passes calls on."""
         self._live.on = False
+        self._outermost = None
         there = self._owner.__dict__.get(self._name)
         if _is_ours(there):
             setattr(self._owner, self._name, _under(there))
 
     def _put(self) -> None:
+        """Wrap what is there, if it is a method: what is not called with the client (a mock) is left alone."""
         owner, name = self._owner, self._name
-        former = _under(owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name))
-        live = self._live = Live()
-        # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
-        ours = self._ours = self._make(former.__get__(None, owner), live)
-        if ours is None:
-            self._outermost = owner.__dict__.get(name)
-        else:
-            _formers[ours] = former
+        there = self._outermost = owner.__dict__[name] if name in owner.__dict__ else getattr(owner, name)
+        former = _under(there)
+        if former is self._former:  # as it was before
+            self._outermost = self._ours
+            setattr(owner, name, self._ours)
+            return
+        try:
+            if isinstance(former, _NO_METHODS) or not hasattr(type(former), "__get__"):
+                return
+            # Called as the class would call it: a wrapper of wrapt's takes the client for an argument otherwise.
+            ours = self._make(former.__get__(None, owner), self._live)
+        except Exception as error:
+            faults.report(f"wrapped {owner.__name__}.{name}", error)
+            return
+        if ours is not None:
+            _placed[ours] = former, self._live
+            self._former, self._ours = former, ours
             self._outermost = ours
             setattr(owner, name, ours)
 
+    def _is_under(self, there: Any) -> bool:
+        """Whether a method is a wrapper of this seam, or one over it that shows what it wraps."""
+        for _ in range(_DEPTH):
+            if _is_ours(there) and _placed[there][1] is self._live:
+                return True
+            there = getattr(there, "__wrapped__", None)
+            if there is None:
+                break
+        return False
+
 
 class Seams:
-    """The wrappers that one door has put on classes."""
+    """The wrappers that one door puts on classes. Once taken off, they are kept for the next time."""
 
     def __init__(self) -> None:
         self._placed: dict[tuple[type, str], Seam] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._placed)
+        self.in_place = False
 
     def place(self, owner: type, name: str, make: Make) -> None:
         """Put a wrapper on a class, where it has none of this door.
@@ -146,11 +170,13 @@ class Seams:
             name: of the method.
             make: makes the wrapper.
         """
+        self.in_place = True
         if (owner, name) not in self._placed:
             self._placed[owner, name] = Seam(owner, name, make)
 
     def keep(self) -> None:
-        """Put back what somebody took off."""
+        """Put all of them there that are not: whoever took them off."""
+        self.in_place = bool(self._placed)
         for seam in self._placed.values():
             seam.keep()
 
@@ -158,33 +184,22 @@ class Seams:
         """Take off what is outermost; what lies under somebody else's wrapper passes calls on."""
         for seam in reversed(self._placed.values()):
             seam.remove()
-        self._placed = {}
+        self.in_place = False
 
 
-_formers: weakref.WeakKeyDictionary[FunctionType, Any] = weakref.WeakKeyDictionary()
-"""What was there before each wrapper of a door that somebody still has."""
+_placed: weakref.WeakKeyDictionary[FunctionType, tuple[Any, Live]] = weakref.WeakKeyDictionary()
+"""Of each wrapper of a door that somebody still has: what was there before, and whether it counts."""
 
 
 def _is_ours(there: Any) -> bool:
-    return type(there) is FunctionType and there in _formers  # a proxy is equal to what it wraps
+    return type(there) is FunctionType and there in _placed  # a proxy is equal to what it wraps
 
 
 def _under(there: Any) -> Any:
     """What lies under our wrappers: those that count no more may have been put back by whoever took them off."""
     while _is_ours(there):
-        there = _formers[there]
+        there = _placed[there][0]
     return there
-
-
-def _leads_to(there: Any, ours: Any) -> bool:
-    """Whether a method is ours, or a wrapper over it that shows what it wraps."""
-    for _ in range(_DEPTH):
-        if there is ours:
-            return True
-        there = getattr(there, "__wrapped__", None)
-        if there is None:
-            break
-    return False
 
 
 def is_of_others(former: Any) -> bool:

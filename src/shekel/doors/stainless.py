@@ -44,22 +44,24 @@ class Door:
     def __init__(self, sdk: Sdk, runtime: Runtime) -> None:
         self.sdk = sdk
         self.runtime = runtime
+        self._client: Any = None
+        """The first client class of the module that was wrapped last: an SDK may be imported once more."""
         self._seams = Seams()
+        self._overriding = Seams()
 
     @property
     def is_in_place(self) -> bool:
         """Whether calls of the SDK pass here."""
-        return bool(self._seams)
+        return self._seams.in_place
 
     def install(self, module: Any) -> bool:
         """Wrap the seams of an imported `_base_client`. Returns whether they are there.
 
-        Where they were wrapped before, put back what somebody took off since. Where a seam is missing or the version is
-        not supported, one warning names version and consequence, and the SDK is left as it is.
+        Where they are wrapped, put back what somebody took off since. Where a seam is missing or the version is not
+        supported, one warning names version and consequence, and the SDK is left as it is.
         """
-        if self._seams:
-            self._seams.keep()
-        else:
+        client = getattr(module, CLIENTS[0][0], None)
+        if client is not self._client:
             problem = self.sdk.problem(module)
             if problem is not None:
                 faults.warn_once(
@@ -69,29 +71,41 @@ class Door:
                     problem,
                 )
                 return False
-            for name, is_async in CLIENTS:
-                self._wrap_class(getattr(module, name), is_async)
-            for name, seam in LOOPS:
-                owner = getattr(module, name, None)
-                if isinstance(owner, type) and seam in owner.__dict__:
-                    self._seams.place(owner, seam, loops.instead_of)
-        for name, is_async in CLIENTS:
-            # Somebody may have put a `request` of its own on a subclass, which carries calls past the base's.
-            for subclass in overriding(getattr(module, name), "request"):
-                self._seams.place(subclass, "request", self._async_request if is_async else self._sync_request)
+            self._wrap(module)
+            self._wrap_overriding(module)
+            self._client = client
+        elif self._seams.in_place:
+            self._seams.keep()
+        else:
+            self._seams.keep()
+            self._wrap_overriding(module)
         return True
 
     def remove(self) -> None:
         """Undo `install` where ours is outermost; elsewhere ours stays as a pass-through."""
+        self._overriding.remove()
+        self._overriding = Seams()  # it would keep the program's classes
         self._seams.remove()
 
-    def _wrap_class(self, owner: type, is_async: bool) -> None:
+    def _wrap(self, module: Any) -> None:
         place = self._seams.place
-        place(owner, "request", self._async_request if is_async else self._sync_request)
-        place(owner, "_process_response", self._async_process if is_async else self._sync_process)
-        if callable(getattr(owner, "_sleep_for_retry", None)):
-            place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
-        place(definer(owner, "_build_request"), "_build_request", self._build)  # sync and async clients share it
+        for name, is_async in CLIENTS:
+            owner = getattr(module, name)
+            place(owner, "request", self._async_request if is_async else self._sync_request)
+            place(owner, "_process_response", self._async_process if is_async else self._sync_process)
+            if callable(getattr(owner, "_sleep_for_retry", None)):
+                place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
+            place(definer(owner, "_build_request"), "_build_request", self._build)  # sync and async clients share it
+        for name, seam in LOOPS:
+            owner = getattr(module, name, None)
+            if isinstance(owner, type) and seam in owner.__dict__:
+                place(owner, seam, loops.instead_of)
+
+    def _wrap_overriding(self, module: Any) -> None:
+        """Somebody may have put a `request` of its own on a subclass, which carries calls past the base's."""
+        for name, is_async in CLIENTS:
+            for subclass in overriding(getattr(module, name), "request"):
+                self._overriding.place(subclass, "request", self._async_request if is_async else self._sync_request)
 
     # The way in
 
@@ -199,12 +213,15 @@ class Door:
 
         @functools.wraps(former)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            passage = passage_of(kwargs.get("options"))
-            if passage is None or not live.on:
+            passage, response = passage_of(kwargs.get("options")), kwargs.get("response")
+            if passage is None or passage.response is response or not live.on:
                 return former(client, *args, **kwargs)
-            passage.responding(kwargs.get("response"), is_async=False)
-            result = former(client, *args, **kwargs)
-            passage.responded(kwargs.get("response"), result)
+            passage.responding(response, is_async=False)
+            try:
+                result = former(client, *args, **kwargs)
+            finally:
+                passage.response = None
+            passage.responded(response, result)
             return result
 
         return _process_response
@@ -213,12 +230,15 @@ class Door:
 
         @functools.wraps(former)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            passage = passage_of(kwargs.get("options"))
-            if passage is None or not live.on:
+            passage, response = passage_of(kwargs.get("options")), kwargs.get("response")
+            if passage is None or passage.response is response or not live.on:
                 return await former(client, *args, **kwargs)
-            passage.responding(kwargs.get("response"), is_async=True)
-            result = await former(client, *args, **kwargs)
-            passage.responded(kwargs.get("response"), result)
+            passage.responding(response, is_async=True)
+            try:
+                result = await former(client, *args, **kwargs)
+            finally:
+                passage.response = None
+            passage.responded(response, result)
             return result
 
         return _process_response
