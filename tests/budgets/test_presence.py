@@ -15,7 +15,7 @@ import pytest
 from openai._base_client import SyncAPIClient
 from opentelemetry import context as otel
 
-from shekel import AgentLoopError, Budget, BudgetExceededError, ToolBudgetExceededError, budget, late, tool
+from shekel import Budget, BudgetExceededError, budget, late
 from shekel.budgets import wiring
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
@@ -242,22 +242,6 @@ class TestNothingIsKept:
                 kept.append(error)
         assert is_untouched()
         assert kept[0].__traceback__ is not None
-
-    def test_by_a_refused_tool(self) -> None:
-        kept = []
-
-        @tool
-        def look() -> None: ...
-
-        for b in (budget(max_tool_calls=1), budget(loop_guard=True, loop_guard_max_calls=1)):
-            with b:
-                look()
-                try:
-                    look()
-                except (ToolBudgetExceededError, AgentLoopError) as error:
-                    kept.append(error)
-        assert len(kept) == 2
-        assert is_untouched()
 
     def test_by_an_error_of_the_provider(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         kept = []
