@@ -27,6 +27,8 @@ _starting = threading.Lock()
 _under_way: set[threading.Event] = set()
 """Work that was taken and is not done."""
 _mine = threading.local()
+_MUCH = 64
+
 _thread: threading.Thread | None = None
 _pid = 0
 
@@ -80,6 +82,12 @@ def flush() -> bool:
             work.wait()
             done = True
     return done
+
+
+def relieve() -> None:
+    """Do what waits if it has become much, as where nobody asks anything and no thread was needed yet."""
+    if _thread is None and _queue.qsize() > _MUCH:
+        flush()
 
 
 def let_go() -> None:

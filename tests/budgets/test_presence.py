@@ -210,6 +210,18 @@ class TestAtBadMoments:
         assert workers() == before + 20
 
 
+def test_budgets_that_nobody_asks_anything_leave_no_meters(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late, "_thread", None)
+    late.flush()
+    before = len(the_runtime().ledger)
+    for _ in range(200):
+        with budget(max_usd=1):
+            ask(client)
+    assert len(the_runtime().ledger) - before < 100
+
+
 class TestNothingIsKept:
     """What is left of a call keeps no context, and with it no block: nothing waits for the garbage collector."""
 

@@ -65,6 +65,7 @@ class Block:
         self.budget = budget
         self.parent = parent
         mark = self._mark = Mark()
+        late.relieve()
         known = self._known = _Known(mark, _gone)
         known.leaving = False
         in_force.add(known)  # first: who lets go of what nobody needs sees it from here on
