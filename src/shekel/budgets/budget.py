@@ -30,11 +30,12 @@ from .limits import Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
 from .parts import Parts
 from .presence import Block
+from .queues import Queue
 from .slots import Slot
 from .steering import Steering
 from .thresholds import Thresholds
 from .velocity import velocities
-from .waiting import Allowance, Exceeded, Queue
+from .waiting import Allowance, Exceeded
 
 P = ParamSpec("P")
 R = TypeVar("R")
