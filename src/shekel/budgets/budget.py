@@ -291,8 +291,9 @@ class Budget(Steering, KnownNames):
         )
 
     def forked(self) -> None:
-        """In a child process: what the parent had open is the parent's."""
+        """In a child process: what the parent had open, and who waits there, is the parent's."""
         self._books.open.clear()
+        self.queue.forked()
         self.family.forked()
 
     def __del__(self) -> None:

@@ -50,6 +50,10 @@ class Queue:
         with locks.books:
             return bool(self._tickets) and self._tickets[0] is ticket
 
+    def forked(self) -> None:
+        """In a child process: who stood here is a thread of the parent."""
+        self._tickets.clear()
+
     def freed(self) -> None:
         """There may be room: wake whose turn it is."""
         with locks.books:
