@@ -109,6 +109,8 @@ class Charged:
 
     def call_withdrawn(self, call: Call) -> None:
         self._books.withdrawn(call)
+        if len(self.queue):
+            self.queue.freed()
 
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         self._books.settled(call, cost, amount, innermost=innermost)

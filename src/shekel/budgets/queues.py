@@ -1,7 +1,8 @@
 """Queues: who waits for room on a budget, first in, first out.
 
 Each budget has one. Who comes while others wait stands behind them, also where it would fit. A queue knows neither
-calls nor limits: whoever makes room says so, and it wakes whose turn it is, who asks again.
+calls nor limits: whoever makes room says so, and it wakes whose turn it is, who asks again. What refuses calls whose
+turn has not come, too, wakes everybody (`wake_all`): they may stand in the queue of another budget.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import locks
+
+_waiting: set[Ticket] = set()
+"""All who stand in a queue of this process."""
 
 
 class Ticket:
@@ -36,6 +40,7 @@ class Queue:
         ticket = Ticket(self, wake)
         with locks.books:
             self._tickets.append(ticket)
+            _waiting.add(ticket)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -43,6 +48,7 @@ class Queue:
         with locks.books:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
+                _waiting.discard(ticket)
         self.freed()
 
     def first(self, ticket: Ticket) -> bool:
@@ -52,6 +58,7 @@ class Queue:
 
     def forked(self) -> None:
         """In a child process: who stood here is a thread of the parent."""
+        _waiting.difference_update(self._tickets)
         self._tickets.clear()
 
     def freed(self) -> None:
@@ -60,3 +67,11 @@ class Queue:
             head = self._tickets[0] if self._tickets else None
         if head is not None:
             head.wake()
+
+
+def wake_all() -> None:
+    """Everybody who waits looks again at whether there is still something to wait for."""
+    with locks.books:
+        found = list(_waiting)
+    for each in found:
+        each.wake()

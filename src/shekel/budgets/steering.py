@@ -16,6 +16,7 @@ from .charged import Charged
 from .claims import Claim
 from .keywords import limits_in
 from .limits import MOST, Limit, Unit, agree, written
+from .queues import wake_all
 from .slots import Slot
 from .waiting import Allowance
 
@@ -48,6 +49,7 @@ class Steering(Charged):
         """Refuse new calls at once, and cut open streams before their next chunk, until `resume`."""
         self._stopped = True
         self._changed()
+        wake_all()
         for call, index in list(self._books.open.values()):
             self._halt(call, index)
 

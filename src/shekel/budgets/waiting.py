@@ -21,6 +21,7 @@ from opentelemetry.context import Context
 
 from .. import faults
 from . import refusals
+from .around import around
 from .claims import AtLimit
 from .limits import NANO, Unit, money
 from .queues import Ticket
@@ -134,7 +135,7 @@ def patiently(
                 break
         while True:
             if ticket is not None and deadline is not None:
-                while not ticket.queue.first(ticket) and (left := deadline - time.monotonic()) > 0:
+                while not (ticket.queue.first(ticket) or _stopped(here)) and (left := deadline - time.monotonic()) > 0:
                     yield Wait(left)
             gate.admit(call, here)
             claim, refusal = call.refused_claim, call.refused
@@ -182,6 +183,11 @@ def patiently(
     finally:
         if ticket is not None:
             ticket.queue.leave(ticket)
+
+
+def _stopped(here: Context) -> bool:
+    """Whether the call is refused whatever room there is: then it does not wait for its turn."""
+    return any(budget.stopped for budget in around(here))
 
 
 def _allowance(answer: Any, question: Exceeded) -> Allowance | None:
@@ -242,7 +248,7 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
     woken = asyncio.Event()
 
     def wake() -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(woken.set)
 
     steps = patiently(gate, call, here, budgets, wake)
