@@ -1,4 +1,4 @@
-"""Who waits for room is woken by whatever decides about the call: on any of its budgets."""
+"""Who waits for room is woken by whatever decides about the call: on any of its budgets, and by its own task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import shekel
-from shekel import Allowance, Budget, BudgetExceededError, budget
+from shekel import Allowance, Budget, BudgetExceededError, BudgetPausedError, budget
 from shekel.testing import FakeProvider
 
 from .conftest import DEADLINE, ask, ask_async, async_client, everywhere, stream, until
@@ -198,3 +198,72 @@ class TestRoomOnAnyOfThem:
             shekel.configure(budget=None)
             assert caller.done() is None
         nothing_left(whole)
+
+
+class TestCancellation:
+    @pytest.mark.parametrize("ticks", range(5))
+    async def test_a_task_that_is_cancelled_as_it_is_woken_is_cancelled(
+        self, provider: FakeProvider, ticks: int
+    ) -> None:
+        async with async_client(provider) as client, pausing() as b:
+            await ask_async(client)
+            task = asyncio.create_task(ask_async(client))
+            while not len(b.queue):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+            b.set_limit("2 calls")
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(asyncio.shield(task), DEADLINE)
+            assert task.cancelled()
+            if ticks < 2:  # it was not asked for room yet
+                assert len(provider.bill) == 1
+                await asyncio.wait_for(ask_async(client), DEADLINE)  # the room is still there
+        nothing_left(b)
+
+    @pytest.mark.parametrize("ticks", range(5))
+    async def test_a_timeout_around_the_call_ends_it(self, provider: FakeProvider, ticks: int) -> None:
+        async with async_client(provider) as client, pausing() as b:
+            await ask_async(client)
+            ending: list[asyncio.Timeout] = []
+
+            async def work() -> None:
+                async with asyncio.timeout(None) as timeout:
+                    ending.append(timeout)
+                    await ask_async(client)
+
+            task = asyncio.create_task(work())
+            while not len(b.queue):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+            b.set_limit("2 calls")
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            ending[0].reschedule(0)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(task), DEADLINE)
+        nothing_left(b)
+
+    async def test_who_was_woken_and_cancelled_wakes_the_next(self, provider: FakeProvider) -> None:
+        async with async_client(provider) as client, pausing() as b:
+            await ask_async(client)
+            tasks = [asyncio.create_task(ask_async(client)) for _ in range(2)]
+            while len(b.queue) < 2:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+            b.set_limit("2 calls")
+            tasks[0].cancel()
+            await asyncio.wait_for(tasks[1], DEADLINE)
+            assert tasks[0].cancelled()
+        assert len(provider.bill) == 2
+        nothing_left(b)
+
+    async def test_max_wait_is_kept_also_under_a_longer_timeout(self, provider: FakeProvider) -> None:
+        async with async_client(provider) as client, budget("1 call", at_limit="pause", max_wait=0.1) as b:
+            await ask_async(client)
+            async with asyncio.timeout(DEADLINE):
+                with pytest.raises(BudgetPausedError):
+                    await ask_async(client)
+        nothing_left(b)

@@ -261,8 +261,10 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
                 return
             answer = None
             if isinstance(step, Wait):
+                # `wait_for` of Python 3.11 swallows a cancellation that comes as it is woken: the call would be sent.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), step.seconds)
+                    async with asyncio.timeout(step.seconds):
+                        await woken.wait()
                 woken.clear()
             else:
                 answer = _asked(step)
