@@ -157,6 +157,7 @@ class Budget(Steering, KnownNames):
             self._slots.insert(0, Slot(None, label))
         rate, slower = velocities(max_velocity, warn_velocity)
         if rate is not None:
+            agree((*every, rate), "the budget")
             self._slots.append(Slot(rate, label, rate_of=max_velocity))
         if slower is not None:
             self._slots.append(Slot(slower, label, at_limit=AtLimit.WARN, rate_of=warn_velocity))
