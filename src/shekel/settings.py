@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .budgets import wiring
 from .budgets.budget import Budget
 from .budgets.making import from_spec
+from .budgets.queues import wake_all
 from .budgets.tracking import Tracking, tracks_of
 from .policies.policy import Policy
 from .policies.standing import row_of
@@ -122,6 +123,7 @@ class Settings:
             self._parts.acquire_doors()
         elif budget is None and before is not None:
             self._parts.release_doors()
+        wake_all()  # who waits for room on the former one need not, and the new one may be stopped
 
     def read_environment(self) -> None:
         """Take the budget that SHEKEL_BUDGET says and the policies of the file that SHEKEL_POLICIES names, unless the

@@ -458,6 +458,62 @@ class TestForks:
         )
         assert out.endswith("done\n")
 
+    def test_who_waits_in_the_parent_stands_in_no_queue_of_the_child(self, provider: FakeProvider) -> None:
+        out = self.run(
+            provider,
+            """
+            import threading, time
+            list(opened)
+            b = budget("1 call", at_limit="pause", max_wait=30)
+            b.run(ask)
+            waiting = [threading.Thread(target=b.bind(ask), daemon=True) for _ in range(3)]
+            for each in waiting: each.start()
+            while len(b.queue) < 3: time.sleep(0.01)
+            child = os.fork()
+            if child == 0:
+                assert len(b.queue) == 0
+                b.set_limit("100 calls")
+                start = time.monotonic()
+                b.run(ask)
+                b.run(ask)
+                assert time.monotonic() - start < 15
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert len(b.queue) == 3, "the parent's own stay"
+            b.set_limit("4 calls")
+            for each in waiting: each.join(15)
+            print("parent", b.calls_used)
+            """,
+        )
+        assert out.endswith("parent 4\n")
+
+    def test_a_fork_while_other_threads_stand_in_queues_and_leave_them(self, provider: FakeProvider) -> None:
+        out = self.run(
+            provider,
+            """
+            import threading
+            list(opened)
+            b = budget("1 call", at_limit="pause")
+            stop = threading.Event()
+            def busy():
+                while not stop.is_set():
+                    b.queue.leave(b.queue.join(lambda: None))
+            threads = [threading.Thread(target=busy, daemon=True) for _ in range(4)]
+            for each in threads: each.start()
+            for number in range(10):
+                child = os.fork()
+                if child == 0:
+                    with b:
+                        ask()
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+            stop.set()
+            for each in threads: each.join()
+            print("done")
+            """,
+        )
+        assert out.endswith("done\n")
+
     def test_without_a_limit_nobody_is_warned(self, provider: FakeProvider) -> None:
         out = self.run(
             provider,

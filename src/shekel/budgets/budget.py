@@ -30,11 +30,12 @@ from .limits import Limit, Mode, Unit, agree, as_mode, money
 from .loops import LoopGuard
 from .parts import Parts
 from .presence import Block
+from .queues import Queue
 from .slots import Slot
 from .steering import Steering
 from .thresholds import Thresholds
 from .velocity import velocities
-from .waiting import Allowance, Exceeded, Queue
+from .waiting import Allowance, Exceeded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -156,6 +157,7 @@ class Budget(Steering, KnownNames):
             self._slots.insert(0, Slot(None, label))
         rate, slower = velocities(max_velocity, warn_velocity)
         if rate is not None:
+            agree((*every, rate), "the budget")
             self._slots.append(Slot(rate, label, rate_of=max_velocity))
         if slower is not None:
             self._slots.append(Slot(slower, label, at_limit=AtLimit.WARN, rate_of=warn_velocity))
@@ -290,8 +292,9 @@ class Budget(Steering, KnownNames):
         )
 
     def forked(self) -> None:
-        """In a child process: what the parent had open is the parent's."""
+        """In a child process: what the parent had open, and who waits there, is the parent's."""
         self._books.open.clear()
+        self.queue.forked()
         self.family.forked()
 
     def __del__(self) -> None:

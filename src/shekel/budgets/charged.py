@@ -19,9 +19,10 @@ from .claims import AtLimit, Claim, Fallback
 from .limits import NANO, Mode, Unit
 from .loops import LoopGuard
 from .parts import Parts
+from .queues import Queue
 from .slots import Slot
 from .thresholds import Thresholds, call_back
-from .waiting import Allowance, Exceeded, Queue
+from .waiting import Allowance, Exceeded
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -108,6 +109,8 @@ class Charged:
 
     def call_withdrawn(self, call: Call) -> None:
         self._books.withdrawn(call)
+        if len(self.queue):
+            self.queue.freed()
 
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
         self._books.settled(call, cost, amount, innermost=innermost)

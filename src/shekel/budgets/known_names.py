@@ -14,6 +14,7 @@ from .family import Family
 from .limits import NANO, Unit
 from .loops import LoopGuard
 from .parts import Part, Parts
+from .queues import Queue
 from .readings import Readings
 from .summary import summary_of
 from .tree import tree_of
@@ -31,6 +32,8 @@ class KnownNames(Readings):
     """Who is whose child."""
     parts: Parts
     """Caps of nodes, agents, tasks, chains and tools."""
+    queue: Queue
+    """Who waits for room."""
     loops: LoopGuard | None
     """What stops a tool that runs too often."""
     tenant_id: str | None = None
@@ -183,8 +186,7 @@ class KnownNames(Readings):
             ValueError: a name or an amount that is none.
         """
         self.parts.cap("node", name, max_usd)
-        wiring.watch()
-        return self
+        return self._capped()
 
     def agent(self, name: str, max_usd: float) -> Self:
         """Cap an agent, as `node` does a node; it raises `AgentBudgetExceededError`.
@@ -192,20 +194,17 @@ class KnownNames(Readings):
         Its span is `invoke_agent` with `gen_ai.agent.name`, AGENT in OpenInference, agent in OpenLLMetry.
         """
         self.parts.cap("agent", name, max_usd)
-        wiring.watch()
-        return self
+        return self._capped()
 
     def task(self, name: str, max_usd: float) -> Self:
         """Cap a task, as `node` does a node; it raises `TaskBudgetExceededError`."""
         self.parts.cap("task", name, max_usd)
-        wiring.watch()
-        return self
+        return self._capped()
 
     def chain(self, name: str, max_usd: float) -> Self:
         """Cap a chain, as `node` does a node; it raises `ChainBudgetExceededError`."""
         self.parts.cap("chain", name, max_usd)
-        wiring.watch()
-        return self
+        return self._capped()
 
     def tool(self, name: str, max_usd: float | None = None, max_calls: int | None = None) -> Self:
         """Cap a tool: what its runs, and calls to models from inside it, may cost together, and how often it may run.
@@ -225,7 +224,12 @@ class KnownNames(Readings):
             ValueError: a name, an amount or a count that is none, or neither of both.
         """
         self.parts.cap_tool(name, max_usd, max_calls)
+        return self._capped()
+
+    def _capped(self) -> Self:
+        """A part has another cap: what stands for it must be seen, and who waits may have room."""
         wiring.watch()
+        self.queue.freed()
         return self
 
     def part_runs(self, part: Part) -> int:

@@ -6,6 +6,7 @@ A part of `Budget`, kept apart so that the others can be read alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from .. import late
 from ..shown import shown
 from . import wiring
 from .charged import Charged
-from .claims import Claim
+from .claims import AtLimit, Claim
 from .keywords import limits_in
 from .limits import MOST, Limit, Unit, agree, written
+from .queues import wake_all
 from .slots import Slot
+from .velocity import warns_before
 from .waiting import Allowance
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Steering(Charged):
         """Refuse new calls at once, and cut open streams before their next chunk, until `resume`."""
         self._stopped = True
         self._changed()
+        wake_all()
         for call, index in list(self._books.open.values()):
             self._halt(call, index)
 
@@ -71,7 +75,8 @@ class Steering(Charged):
 
         Raises:
             ValueError: the budget has no limit of that unit and window, and the message lists those it has; or it would
-                be no more than `last_call` keeps of it. Nothing is changed.
+                be no more than `last_call` keeps of it, or `warn_velocity` would not be below `max_velocity`. Nothing
+                is changed.
         """
         wanted = [each if model is None else replace(each, model=model) for each in limits_in(limit, "limit")]
         changes = [(self._slot_of(each), each) for each in agree(wanted, "limit")]
@@ -81,6 +86,7 @@ class Steering(Charged):
                     f"limit must be more than '{Limit(self._reserve)}', which last_call keeps of it, "
                     f"not {shown(written(new))}: give a higher one."
                 )
+        self._check_rates(dict(changes))
         for slot, new in changes:
             before = slot.amount(time.time()) or MOST
             slot.change(new)
@@ -94,6 +100,16 @@ class Steering(Charged):
                     if over > 0 and claim.votes and claim.unit is Unit.USD:
                         wiring.overran(claim, over, "limit")
                     wiring.relimited(claim)
+
+    def _check_rates(self, changes: Mapping[Slot, Limit]) -> None:
+        """The rate that warns stays below the one that refuses."""
+        rates = {slot.at_limit: changes.get(slot, slot.limit) for slot in self._slots if slot.rate_of is not None}
+        most, warning = rates.get(None), rates.get(AtLimit.WARN)
+        if most is not None and warning is not None and not warns_before(warning, most):
+            raise ValueError(
+                f"limit would put warn_velocity {shown(written(warning))} at or above max_velocity "
+                f"{shown(written(most))}: give a max_velocity that is higher, or a warn_velocity that is lower."
+            )
 
     def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
         """Grant an amount beyond the limit that a claim stands for, for its present window."""

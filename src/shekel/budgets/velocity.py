@@ -21,9 +21,14 @@ def velocities(most: Any, warn: Any) -> tuple[Limit | None, Limit | None]:
     if warning is not None:
         if limit is None:
             raise ValueError(f"warn_velocity={shown(warn)} requires max_velocity: give both.")
-        if _per_second(warning) >= _per_second(limit):
+        if not warns_before(warning, limit):
             raise ValueError(f"warn_velocity must be less than max_velocity {shown(most)}, not {shown(warn)}.")
     return limit, warning
+
+
+def warns_before(warning: Limit, limit: Limit) -> bool:
+    """Whether the rate that warns is below the rate that refuses, whatever their windows."""
+    return _per_second(warning) < _per_second(limit)
 
 
 def _per_second(limit: Limit) -> float:

@@ -1,8 +1,8 @@
 """Waiting for room, and asking for more: what a call does before it is refused, where its budget says so.
 
-A call that waits holds nothing. Each budget has one queue, first in, first out: who comes while others wait stands
-behind them, also where it would fit. What happens is worked out once, by a generator that says what to wait for
-(`patiently`); the sync and the async door only do the waiting. Nothing here waits inside a span processor.
+A call that waits holds nothing, and stands in the queue of the budget that had no room (see `queues`). What happens
+is worked out once, by a generator that says what to wait for (`patiently`); the sync and the async door only do the
+waiting. Nothing here waits inside a span processor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -20,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.context import Context
 
-from .. import faults, locks
+from .. import faults
 from . import refusals
+from .around import around
 from .claims import AtLimit
 from .limits import NANO, Unit, money
+from .queues import Ticket
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -39,52 +40,6 @@ LOOK_AGAIN = 0.5
 
 _asking: ContextVar[frozenset[int]] = ContextVar("shekel-asking", default=frozenset())
 """Budgets whose `on_exceed` runs: a call that it makes itself is refused without asking it again."""
-
-
-class Ticket:
-    """A place in a queue. `wake` may be called from any thread, any number of times."""
-
-    __slots__ = ("queue", "wake")
-
-    def __init__(self, queue: Queue, wake: Callable[[], None]) -> None:
-        self.queue = queue
-        self.wake = wake
-
-
-class Queue:
-    """Those who wait for room on one budget."""
-
-    def __init__(self) -> None:
-        self._tickets: deque[Ticket] = deque()
-
-    def __len__(self) -> int:
-        return len(self._tickets)
-
-    def join(self, wake: Callable[[], None]) -> Ticket:
-        """Stand at the end."""
-        ticket = Ticket(self, wake)
-        with locks.books:
-            self._tickets.append(ticket)
-        return ticket
-
-    def leave(self, ticket: Ticket) -> None:
-        """Go, with room or without; the next one may try."""
-        with locks.books:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-        self.freed()
-
-    def first(self, ticket: Ticket) -> bool:
-        """Whether it is this one's turn."""
-        with locks.books:
-            return bool(self._tickets) and self._tickets[0] is ticket
-
-    def freed(self) -> None:
-        """There may be room: wake whose turn it is."""
-        with locks.books:
-            head = self._tickets[0] if self._tickets else None
-        if head is not None:
-            head.wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +135,7 @@ def patiently(
                 break
         while True:
             if ticket is not None and deadline is not None:
-                while not ticket.queue.first(ticket) and (left := deadline - time.monotonic()) > 0:
+                while not (ticket.queue.first(ticket) or _stopped(here)) and (left := deadline - time.monotonic()) > 0:
                     yield Wait(left)
             gate.admit(call, here)
             claim, refusal = call.refused_claim, call.refused
@@ -228,6 +183,11 @@ def patiently(
     finally:
         if ticket is not None:
             ticket.queue.leave(ticket)
+
+
+def _stopped(here: Context) -> bool:
+    """Whether the call is refused whatever room there is: then it does not wait for its turn."""
+    return any(budget.stopped for budget in around(here))
 
 
 def _allowance(answer: Any, question: Exceeded) -> Allowance | None:
@@ -288,7 +248,7 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
     woken = asyncio.Event()
 
     def wake() -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(woken.set)
 
     steps = patiently(gate, call, here, budgets, wake)
@@ -301,8 +261,10 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
                 return
             answer = None
             if isinstance(step, Wait):
+                # `wait_for` of Python 3.11 swallows a cancellation that comes as it is woken: the call would be sent.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), step.seconds)
+                    async with asyncio.timeout(step.seconds):
+                        await woken.wait()
                 woken.clear()
             else:
                 answer = _asked(step)
