@@ -51,12 +51,15 @@ class Ended:
         """Forget the oldest, and some of the meters that only they could have charged: more than a step has added."""
         while len(self.settled) > self._remember:
             self.settled.popitem(last=False)
-        while len(self.final) > self._remember:
-            self.final.popitem(last=False)
         while len(self.released) > self._remember:
             self.released.popitem(last=False)
         if self._meters.at_zero:
             self._meters.drop_uncorrectable(self.settled, added)
+
+    def let_go_final(self) -> None:
+        """Forget the oldest of what was charged for good."""
+        while len(self.final) > self._remember:
+            self.final.popitem(last=False)
 
     def correct(
         self,

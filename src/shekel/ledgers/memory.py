@@ -127,20 +127,23 @@ class MemoryLedger:
             new: list[Cell] = []
             dropped = self.dropped
             present = self._open.get(call)
-            table: OrderedDict[str, Record] = self._final if final else self._settled
             if present is not None:
                 placed, at_zero = self._end(present, amounts, now, rows, record)
             else:
                 placed, at_zero = 0, True
                 former = self._settled.get(call)
                 if former is not None:
-                    table = self._settled
+                    final = False
                     dropped += self._ended.correct(former, amounts, now, rows, slots, record)
                 elif call in self._final:
                     return
             if placed < len(amounts):
                 dropped += self._ended.charge(call, amounts, now, rows, record, new)
-            self._write_end(call, rows, slots, table, () if table is self._final else tuple(record), dropped, new)
+            if final:
+                self._write_end(call, rows, slots, self._final, (), dropped, new)
+                self._ended.let_go_final()
+            else:
+                self._write_end(call, rows, slots, self._settled, tuple(record), dropped, new)
             if at_zero or self._meters.forgotten:
                 self._meters.sweep([row[0] for row in rows], self._settled)
             self._ended.let_go(len(rows))
