@@ -15,14 +15,17 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     """Set the true cost of a call that has ended, up or down, on every budget and policy that it was charged to.
 
     For background work that was read later, or an invoice that says otherwise. It is charged to the window in which
-    the call was charged; where that is over, nothing changes.
+    the call was charged; where that is over, only what a budget shows of its whole life changes (`summary_data`,
+    `spent_direct`, `spent_by_children`, `fallback_spent`). A budget that was reset since shows nothing of it. The
+    receipt, `call_of(...)`, goes on showing what was known when the call ended.
 
     Args:
         call_id: the id that `call_of(...)` or a budget's `summary_data()["calls"]` gives.
         cost: what the call has cost in all, in USD; at least 0.
 
     Returns:
-        by how many USD the charge has changed.
+        by how many USD the charge has changed: where budgets were charged differently, that of the innermost. 0 where
+        all of them were reset since.
 
     Raises:
         ValueError: the cost is no amount.
@@ -31,10 +34,8 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     late.flush()
     runtime = the_runtime()
     nano = nanos(cost, "cost", "give the whole cost in USD, at least 0, such as 0.0125")
-    changed = runtime.gate.corrections.reconcile(call_id, nano, runtime.gate.clock()) / NANO
-    if runtime.gate.tracking is not None:
-        runtime.gate.tracking.corrected(call_id, nano)
-    return changed
+    gate = runtime.gate
+    return gate.corrections.reconcile(call_id, nano, gate.clock(), gate.tracking) / NANO
 
 
 def assign_plan(value: str, plan: str | None, *, policy: str | None = None) -> None:

@@ -17,6 +17,10 @@ from typing import Any
 books = threading.RLock()
 """For the bookkeeping of all budgets: additions to totals, queues, thresholds, what may be corrected."""
 
+correcting = threading.RLock()
+"""For corrections of calls that have ended: the ledger and the totals take them in one order. Entered before `books`,
+and left before anybody is told."""
+
 watched: list[Callable[[], bool]] = [books._is_owned]  # type: ignore[attr-defined]
 """Each says whether this thread is inside; a ledger in memory adds its own."""
 
@@ -51,7 +55,7 @@ class Telling:
             _telling.discard(threading.get_ident())
 
 
-at_fork: list[Any] = [books]
+at_fork: list[Any] = [correcting, books]
 """Locks that this thread takes before the process forks, outermost first: so no other thread is in the middle of
 something that nobody would end in the child."""
 

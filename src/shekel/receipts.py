@@ -68,7 +68,8 @@ class Receipt:
 
     @property
     def cost(self) -> float | None:
-        """USD: what the call cost, or what an open stream has cost so far; None where the price is unknown."""
+        """USD: what the call cost, or what an open stream has cost so far; None where the price is unknown. It is what
+        was known when the call ended: `shekel.reconcile` corrects budgets and policies, not receipts."""
         cost = self._cost
         if cost is not None:
             return cost.spent / NANO if cost.priced else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import openai
+import pytest
 
 import shekel
 from shekel.testing import FakeProvider
@@ -50,6 +51,21 @@ def billed(provider: FakeProvider) -> int:
 def nano(usd: float | None) -> int:
     assert usd is not None
     return round(usd * 1e9)
+
+
+@pytest.fixture
+def before_midnight(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let it be ten minutes before a midnight of UTC. Returns what sets the clocks forward by so many seconds."""
+    seconds, nanoseconds = time.time, time.time_ns
+    ahead = -(seconds() + 600) % 86_400
+
+    def forward(by: float) -> None:
+        nonlocal ahead
+        ahead += by
+
+    monkeypatch.setattr(time, "time", lambda: seconds() + ahead)
+    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds() + int(ahead * 1e9))
+    return forward
 
 
 def until(happened: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Control while in use: stop and resume, limits that change, resets, reconciliation; nesting; forked processes."""
+"""Control while in use: stop and resume, limits that change, resets; nesting; forked processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from decimal import Decimal
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -239,89 +239,21 @@ class TestLimitsThatChange:
                 ask(client)
 
 
-class TestReconcile:
-    def test_both_ways(self, client: openai.OpenAI) -> None:
-        with budget("$1", name="outer") as outer, budget() as inner:
-            call = shekel.call_of(ask(client))
-            ask(client)
-        before = outer.spent
-        assert call.cost is not None
-        assert nano(shekel.reconcile(call.id, 0.5)) == 500_000_000 - nano(call.cost)
-        for each in (outer, inner):
-            assert nano(each.spent) == nano(before) - nano(call.cost) + 500_000_000
-            rows = each.summary_data()["calls"]
-            assert [row["cost"] for row in rows if row["call_id"] == call.id] == [0.5]
-        assert nano(outer.remaining) == 1_000_000_000 - nano(outer.spent)
-        assert nano(shekel.reconcile(call.id, 0)) == -500_000_000
-        assert nano(outer.spent) == nano(before) - nano(call.cost)
-        assert shekel.reconcile(call.id, 0) == 0
-
-    def test_it_makes_room_and_takes_it(self, client: openai.OpenAI) -> None:
-        with budget("$0.001", name="room") as b:
-            call = shekel.call_of(ask(client))
-            shekel.reconcile(call.id, 0.002)
-            with pytest.raises(BudgetExceededError) as error:
-                ask(client)
-            assert error.value.spent == 0.002
-            shekel.reconcile(call.id, 0.0001)
-            ask(client)
-        assert b.calls_used == 2
-
-    def test_in_a_sliding_window_it_keeps_its_stamp(self, client: openai.OpenAI) -> None:
-        with budget("$1/1s") as b:
-            call = shekel.call_of(ask(client))
-            shekel.reconcile(call.id, 0.5)
-            assert b.spent == 0.5
-            until(lambda: b.spent == 0)
-            assert shekel.reconcile(call.id, 0.75) == 0.25
-            assert b.spent == 0
-            ask(client)
-
-    def test_what_was_before_a_reset_changes_nothing(self, client: openai.OpenAI) -> None:
-        b = budget("$1")
-        call = shekel.call_of(b.run(ask, client))
-        b.reset()
-        shekel.reconcile(call.id, 0.5)
-        assert b.spent == 0
-
-    def test_on_a_policys_meter(self, client: openai.OpenAI) -> None:
-        shekel.configure(policies=[shekel.per("user.id", "$0.001")])
-        try:
-            with shekel.scope(user_id="reconciled"):
-                call = shekel.call_of(ask(client))
-                shekel.reconcile(call.id, 0.001)
-                with pytest.raises(BudgetExceededError, match=r"user\.id=reconciled"):
-                    ask(client)
-                shekel.reconcile(call.id, 0.0001)
-                ask(client)
-        finally:
-            shekel.configure(policies=[])
-
-    def test_only_money_is_corrected(self, client: openai.OpenAI) -> None:
-        with budget("5 calls + 1k tokens") as b:
-            call = shekel.call_of(ask(client))
-            used = [each.used for each in b.limits()]
-            shekel.reconcile(call.id, 3)
-        assert [each.used for each in b.limits()] == used
-        assert b.spent == 3
-
-    def test_an_id_that_nobody_knows_and_a_cost_that_is_none(self, client: openai.OpenAI) -> None:
-        with pytest.raises(LookupError, match="no finished call 'nobody' is remembered"):
-            shekel.reconcile("nobody", 1)
-        with budget():
-            call = shekel.call_of(ask(client))
-        for bad in (-1, float("nan"), float("inf"), "1", None, True, Decimal("sNaN"), Decimal("1E+999999"), 10**5000):
-            with pytest.raises(ValueError, match=r"^cost .*: give the whole cost in USD"):
-                shekel.reconcile(call.id, bad)  # type: ignore[arg-type]
-
-    def test_an_open_stream_cannot_be_yet(self, client: openai.OpenAI) -> None:
-        with budget():
+class TestPeriods:
+    def test_a_stream_of_yesterday_is_not_in_what_today_has_spent(
+        self, provider: FakeProvider, client: openai.OpenAI, before_midnight: Callable[[float], None]
+    ) -> None:
+        provider.default = Reply(output_tokens=200)
+        with budget("$1/day") as b:
             opened = stream(client)
-            call = shekel.call_of(opened)
-            with pytest.raises(LookupError):
-                shekel.reconcile(call.id, 1)
+            for _ in range(50):
+                next(opened)
+            assert b.spent > 0
+            before_midnight(3600)
+            assert b.spent == 0
             list(opened)
-            shekel.reconcile(call.id, 1)
+            assert b.spent == 0
+            assert b.summary_data()["total_spent"] > 0
 
 
 class TestNesting:

@@ -34,6 +34,7 @@ tokens = st.integers(0, 6)
 groups = st.sampled_from([None, None, None, "s", "t"])
 spans = st.integers(0, 12) | st.sampled_from([36, 37, 38, 39, 40, 49, 50, 60, 100]) | st.integers(318, 328)
 forced = st.sampled_from([False, False, False, True])
+finals = st.sampled_from([False, False, False, True])
 yesterday = st.sampled_from([0, 0, 0, 1])
 charges = st.dictionaries(st.tuples(kinds, yesterday), amounts, max_size=5)
 edges = st.sampled_from(["edge - 1", "edge - 1", "edge + 0", "edge + 0", "edge + 20"])
@@ -120,11 +121,17 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.settle_or_correct(which, {}, amount)
         self.now += span
 
-    @rule(which=which, charges=charges, default=amounts)
-    def settle_or_correct_some(self, which, charges, default):
-        self.settle_or_correct(which, charges, default)
+    @rule(which=which, charges=charges, default=amounts, final=finals)
+    def settle_or_correct_some(self, which, charges, default, final):
+        self.settle_or_correct(which, charges, default, final)
 
-    def settle_or_correct(self, which, charges, default):
+    @rule(which=which, charges=charges, turns=st.integers(0, 2))
+    def correct_only(self, which, charges, turns):
+        call = f"call {which}.{max(0, self.turn[which] - turns)}"
+        amounts = {self.name(kind, back): amount for (kind, back), amount in charges.items()}
+        assert self.ledger.correct(call, amounts, self.now) == self.oracle.correct(call, amounts, self.now)
+
+    def settle_or_correct(self, which, charges, default, final=False):
         call = self.call(which)
         amounts = {self.name(kind, back): amount for (kind, back), amount in charges.items()}
         for meter in self.oracle.has_held(call) - set(amounts):
@@ -132,8 +139,8 @@ class AnyInterleaving(RuleBasedStateMachine):
                 amounts[meter] = default
         # A meter with a window is charged where the call has held: that is how such a meter is charged at all.
         named = {m: n for m, n in amounts.items() if m in ("process", "calls") or m in self.oracle.has_held(call)}
-        self.oracle.settle(call, named, self.now)
-        self.ledger.settle(call, named, self.now)
+        self.oracle.settle(call, named, self.now, final=final)
+        self.ledger.settle(call, named, self.now, final=final)
 
     @rule(which=which)
     def release(self, which):

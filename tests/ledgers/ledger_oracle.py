@@ -52,6 +52,7 @@ class Oracle:
         self.lives = {}  # meter → its present life
         self.holds = {}  # call → Hold
         self.settled = {}  # call → {meter: Charge}
+        self.final = set()  # calls that were settled for good
         self.released = {}  # call → {meter: the life it held in}
         self.forgotten = set()  # meters that go when their holds end
         self.dropped = 0
@@ -172,7 +173,11 @@ class Oracle:
             life.touched = now
         return lives
 
-    def settle(self, call, amounts, now):
+    def settle(self, call, amounts, now, *, final=False):
+        if call in self.final:
+            return
+        if final and call not in self.settled:
+            self.final.add(call)
         if call in self.settled:
             for meter, charge in self.settled[call].items():
                 new = amounts.get(meter, 0)
@@ -192,6 +197,15 @@ class Oracle:
                     life.touched = now
                 self.settled[call][meter] = Charge(life, now, amount)
         self.bury()
+
+    def correct(self, call, amounts, now):
+        if call not in self.settled or call in self.final:
+            return None
+        known = list(self.settled[call])
+        before = {meter: self.balance(meter, now).settled for meter in known}
+        self.settle(call, {meter: amount for meter, amount in amounts.items() if meter in known}, now)
+        moved = {meter: self.balance(meter, now).settled - before[meter] for meter in known}
+        return {meter: by for meter, by in moved.items() if by}
 
     def release(self, call, now):
         if call not in self.settled:

@@ -204,6 +204,56 @@ class TestEnds:
         assert ledger.read("a") == Balance()
 
 
+class TestCorrections:
+    def test_say_by_how_much_each_meter_has_changed(self, ledger):
+        ledger.settle("x", {"a": 7, "b": 3, "c": 5})
+        assert ledger.correct("x", {"a": 9, "c": 5}) == {"a": 2, "b": -3}
+        assert [ledger.read(meter).settled for meter in "abc"] == [9, 0, 5]
+        assert ledger.correct("x", {"a": 9, "c": 5}) == {}
+
+    @pytest.mark.parametrize("end", [None, "admit", "release", "final"])
+    def test_of_what_is_not_settled_are_no_charge(self, ledger, end):
+        if end == "admit":
+            ledger.admit("x", 0, 0, [Line("a", None, 5)])
+        elif end == "release":
+            ledger.release("x")
+        elif end == "final":
+            ledger.settle("x", {"a": 0}, final=True)
+        before = ledger.read("a")
+        assert ledger.correct("x", {"a": 9}) is None
+        assert ledger.read("a") == before
+
+    def test_charge_no_other_meter(self, ledger):
+        ledger.settle("x", {"a": 7})
+        assert ledger.correct("x", {"a": 8, "b": 8}) == {"a": 1}
+        assert ledger.read("b") == Balance()
+
+    def test_after_a_reset_and_after_the_window_change_nothing(self, ledger):
+        for line in (Line("slides", 99, 5, 0, 640, True), Line("idle", 99, 5, 0, 640), Line("reset", 99, 5)):
+            ledger.admit("x " + line.meter, 0, 0, [line], 1_000)
+            ledger.settle("x " + line.meter, {line.meter: 5}, 1_000)
+        ledger.reset("reset")
+        for meter in ("slides", "idle", "reset"):
+            assert ledger.correct("x " + meter, {meter: 9}, 9_000) == {}
+            assert ledger.read(meter, 9_000) == Balance()
+
+
+class TestForGood:
+    def test_it_is_charged_once_and_never_corrected(self, ledger):
+        ledger.admit("x", 0, 0, [Line("a", 100, 10)])
+        for amount in (7, 7, 8):
+            ledger.settle("x", {"a": amount}, final=True)
+            ledger.settle("x", {"a": amount})
+            ledger.release("x")
+            assert ledger.admit("x", 0, 0, [Line("a", 100, 10)]) == Grant(0)
+            assert ledger.read("a") == Balance(7)
+
+    def test_a_call_that_was_settled_before_can_still_be_corrected(self, ledger):
+        ledger.settle("x", {"a": 7})
+        ledger.settle("x", {"a": 8}, final=True)
+        assert ledger.correct("x", {"a": 9}) == {"a": 1}
+
+
 class TestThreads:
     THREADS = 32
 

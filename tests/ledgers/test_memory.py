@@ -86,6 +86,24 @@ class TestBounds:
         assert ledger.read("a") == Balance(1_000)
         assert len(ledger._ended.settled) == 10
 
+    def test_what_is_charged_for_good_takes_no_place_of_what_can_be_corrected(self):
+        ledger = MemoryLedger(remember=10)
+        ledger.settle("call", {"a": 100})
+        for n in range(50):
+            ledger.settle(f"tool {n}", {"b": 1}, final=True)
+        assert ledger.correct("call", {"a": 30}) == {"a": -70}
+        assert (ledger.read("b"), len(ledger._ended.final)) == (Balance(50), 10)
+
+    def test_meters_at_zero_are_dropped_also_where_all_is_charged_for_good(self):
+        ledger = MemoryLedger(remember=10)
+        ledger.settle("free", {"user": 0}, final=True)
+        assert len(ledger) == 0
+        ledger.settle("call", {"a": 1})
+        for n in range(50):
+            ledger.settle(f"tool {n}", {f"user {n}": 0}, final=True)
+            ledger.forget(f"user {n}")
+        assert (ledger.meters(), len(ledger._meters.at_zero)) == (["a"], 0)
+
     def test_tombstones_are_bounded(self):
         ledger = MemoryLedger(remember=10)
         for n in range(100):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import locks
 from ..settlement import Cost
@@ -22,53 +23,62 @@ KEPT_CALLS = 1_000
 """How many of its last calls a budget keeps for `summary_data`; totals go on."""
 
 
+Booked: TypeAlias = tuple[int, bool, bool, float]
+"""What a correction of a call that has ended must know of it: how often the books had been cleared by then, whether it
+was made directly in the budget's block, whether the fallback answered, and its share of the exposure. A plain tuple,
+because ten thousand calls are remembered."""
+
+
 class Books:
     """The totals of one budget, in nano-dollars, and its last calls."""
 
     def __init__(self) -> None:
         self.open: dict[str, tuple[Call, int]] = {}
-        self.residual: float = 0
-        self.peak: float = 0
+        self.cleared = -1
         self.clear()
 
     def clear(self) -> None:
         """Forget what ended; what is open stays."""
+        self.cleared += 1
         self.calls: deque[dict[str, Any]] = deque(maxlen=KEPT_CALLS)
         self.by_model: dict[str, dict[str, Any]] = {}
         self.count = self.total = self.direct = self.fallback = 0
         self.by_tool: dict[str, dict[str, Any]] = {}
         self.tool_count = self.tool_total = 0
         self.shadow_calls = self.shadow = 0
-        self.residual = self.peak = 0
+        self.unread = self.unbounded = 0  # exposure of what ended: nano-dollars, and calls that nothing bounds
+        self.peak: float = 0
         self.switched_at: int | None = None
 
     def opened(self, call: Call, index: int) -> None:
         """A call holds on the budget's meter of that number among the call's."""
         with locks.books:
             self.open[call.id] = (call, index)
-            exposure = self.exposure()
-            if self.peak < exposure < math.inf:
-                self.peak = exposure
+            self.peak = self.greatest()
 
     def withdrawn(self, call: Call) -> None:
         """Another call has taken its place."""
         with locks.books:
             self.open.pop(call.id, None)
 
-    def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
-        """A call has ended and is charged that amount."""
+    def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> Booked:
+        """A call has ended and is charged that amount. Returns what `corrected` will ask for."""
+        fell_back = call.fallback_from is not None
+        share = math.inf if cost.committed is None else max(0, cost.committed - amount)
         with locks.books:
             self.open.pop(call.id, None)
-            self.residual += math.inf if cost.committed is None else max(0, cost.committed - amount)
+            booked = (self.cleared, innermost, fell_back, share)
+            if share:
+                self._expose(share)
+                self.peak = self.greatest()
             if amount == 0 and not happened(call, cost):
-                return
+                return booked
             usage = cost.usage
             self.count += 1
             self.total += amount
             if innermost:
                 self.direct += amount
             model = (call.answer.model if call.answer is not None else None) or call.model
-            fell_back = call.fallback_from is not None
             if fell_back:
                 self.fallback += amount
             tokens_in, tokens_out = (0, 0) if usage is None else (usage.input, usage.output)
@@ -89,6 +99,7 @@ class Books:
             row["cost"] += amount / NANO
             row["input_tokens"] += tokens_in
             row["output_tokens"] += tokens_out
+        return booked
 
     def tool(self, name: str, amount: int, *, innermost: bool, counts: bool = True) -> None:
         """A tool runs, and is charged that amount; it is not counted where it has been."""
@@ -119,10 +130,24 @@ class Books:
             self.open.pop(call.id, None)
             self.shadow += amount
 
-    def corrected(self, call_id: str, model: str, difference: int) -> None:
-        """The charge of a call that ended was changed."""
+    def corrected(self, call_id: str, model: str, difference: int, booked: Booked) -> Booked | None:
+        """The charge of a call that ended was changed, and is known for certain now.
+
+        Returns:
+            what a further correction must know; None, and nothing changes, if the books were cleared since it ended.
+        """
+        cleared, direct, fell_back, share = booked
         with locks.books:
+            if cleared != self.cleared:
+                return None
             self.total += difference
+            if direct:
+                self.direct += difference
+            if fell_back:
+                self.fallback += difference
+            if share:
+                self._expose(-share)
+                self.peak = self.greatest()  # what nothing bounded may have hidden the rest
             for each in reversed(self.calls):
                 if each["call_id"] == call_id:
                     each["cost"] += difference / NANO
@@ -132,6 +157,7 @@ class Books:
             row = self.by_model.get(model)
             if row is not None:
                 row["cost"] += difference / NANO
+        return cleared, direct, fell_back, 0
 
     def switched(self, spent: int) -> bool:
         """The fallback took over at that amount. Returns whether this is the first time."""
@@ -141,10 +167,24 @@ class Books:
             self.switched_at = spent
             return True
 
-    def running(self) -> int:
-        """What open streams cost so far, by estimate."""
-        return sum(call.running_on(index) for call, index in list(self.open.values()))
+    def running(self, meter: Hashable) -> int:
+        """What open streams that are charged to a meter cost so far, by estimate."""
+        opened = list(self.open.values())
+        return sum(call.running_on(index) for call, index in opened if call.claims[index].meter == meter)
 
     def exposure(self) -> float:
         """By how much spending may exceed the limit at worst, now."""
-        return self.residual + sum(call.exposed(index) for call, index in list(self.open.values()))
+        residual = math.inf if self.unbounded else self.unread
+        return residual + sum(call.exposed(index) for call, index in list(self.open.values()))
+
+    def greatest(self) -> float:
+        """The greatest finite exposure so far, that of now included."""
+        exposure = self.exposure()
+        return exposure if self.peak < exposure < math.inf else self.peak
+
+    def _expose(self, share: float) -> None:
+        """Add the share of a call that ended, or take it away again."""
+        if math.isinf(share):
+            self.unbounded += 1 if share > 0 else -1
+        else:
+            self.unread += int(share)

@@ -14,7 +14,7 @@ from .. import faults
 from ..settlement import Cost
 from ..telemetry import names
 from . import refusals, wiring
-from .books import Books
+from .books import Booked, Books
 from .claims import AtLimit, Claim, Fallback
 from .limits import NANO, Mode, Unit
 from .loops import LoopGuard
@@ -112,8 +112,8 @@ class Charged:
         if len(self.queue):
             self.queue.freed()
 
-    def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> None:
-        self._books.settled(call, cost, amount, innermost=innermost)
+    def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> Booked:
+        return self._books.settled(call, cost, amount, innermost=innermost)
 
     def left_out(self, call: Call) -> None:
         self._books.left_out()
@@ -121,8 +121,10 @@ class Charged:
     def saved(self, call: Call, amount: int) -> None:
         self._books.saved(call, amount)
 
-    def corrected(self, call_id: str, model: str, difference: int) -> None:
-        self._books.corrected(call_id, model, difference)
+    def corrected(self, call_id: str, model: str, difference: int, booked: Booked) -> Booked | None:
+        return self._books.corrected(call_id, model, difference, booked)
+
+    def after_correction(self) -> None:
         self.queue.freed()
 
     def after_settlement(self, call: Call) -> None:

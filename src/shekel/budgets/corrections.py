@@ -18,15 +18,18 @@ from .limits import Unit
 
 if TYPE_CHECKING:
     from ..call import Call
+    from .books import Booked
     from .claims import Claim
+    from .tracking import Tracking
 
 REMEMBERED = 10_000
 """Finished calls that can still be corrected, as many as the memory ledger keeps."""
 
 
-_Charge: TypeAlias = "tuple[Hashable, int, bool, ref[Any] | Claim]"
+_Charge: TypeAlias = "tuple[Hashable, int, bool, ref[Any] | Claim, Booked | None]"
 """A meter, what it was charged, whether in USD, and whose it is: a budget, by a reference that does not keep it alive,
-or the claim of a policy. A plain tuple, because ten thousand calls are remembered."""
+or the claim of a policy. Then what the books of a budget have of the call, beside one meter of each. A plain tuple,
+because ten thousand calls are remembered."""
 
 
 class Corrections:
@@ -42,7 +45,7 @@ class Corrections:
         self._overran = overran
         self._calls: OrderedDict[str, tuple[str, list[_Charge]]] = OrderedDict()
 
-    def remember(self, call: Call, amounts: Mapping[Hashable, int]) -> None:
+    def remember(self, call: Call, amounts: Mapping[Hashable, int], booked: Mapping[Hashable, Booked]) -> None:
         """Keep what a call was charged. A budget that is gone is not kept alive by it."""
         charges: list[_Charge] = [
             (
@@ -50,6 +53,7 @@ class Corrections:
                 amounts[claim.meter],
                 claim.unit is Unit.USD,
                 claim if claim.account is None else claim.account.myself,
+                booked.get(claim.meter),
             )
             for claim in call.claims
             if claim.meter in amounts
@@ -59,47 +63,79 @@ class Corrections:
             while len(self._calls) > REMEMBERED:
                 self._calls.popitem(last=False)
 
-    def reconcile(self, call_id: str, nano: int, now: int) -> int:
+    def reconcile(self, call_id: str, nano: int, now: int, tracking: Tracking | None = None) -> int:
         """Set the cost of a call that has ended, in nano-dollars.
 
         Args:
             call_id: of a call that has ended.
             nano: what it has cost.
             now: microseconds since the epoch.
+            tracking: what is corrected besides.
 
         Returns:
-            by how much the charge has changed, in nano-dollars.
+            by how much the charge has changed, in nano-dollars: the innermost, of those that no reset has taken.
 
         Raises:
             LookupError: no call of that id is remembered.
         """
+        with locks.correcting:
+            model, charges, moved = self._settle(call_id, nano, now)
+            difference = self._write(call_id, model, nano, charges)
+            if tracking is not None:
+                tracking.corrected(call_id, nano)
+        self._tell(charges, moved, now)
+        return difference
+
+    def _settle(self, call_id: str, nano: int, now: int) -> tuple[str, list[_Charge], Mapping[Hashable, int]]:
+        """Correct the ledger. Returns the model, what was charged before, and by how much each meter has changed."""
         with locks.books:
             known = self._calls.get(call_id)
-            if known is None:
-                raise LookupError(
-                    f"no finished call {shown(call_id)} is remembered: the last {REMEMBERED} of this process are, "
-                    "those under a budget or a policy."
-                )
-            model, charges = known
-            changed = [(meter, nano if usd else amount, usd, whose) for meter, amount, usd, whose in charges]
-            self._calls[call_id] = (model, changed)
-        self._ledger.settle(call_id, {meter: amount for meter, amount, _, _ in changed}, now)
+        model, charges = ("", []) if known is None else known
+        amounts = {meter: nano if usd else amount for meter, amount, usd, _, _ in charges}
+        moved = None if known is None else self._ledger.correct(call_id, amounts, now)
+        if moved is None:
+            raise LookupError(
+                f"no finished call {shown(call_id)} is remembered: the last {REMEMBERED} of this process are, "
+                "those under a budget or a policy."
+            )
+        return model, charges, moved
+
+    def _write(self, call_id: str, model: str, nano: int, charges: list[_Charge]) -> int:
+        """Correct the totals of the budgets, and what is remembered. Returns by how much the charge has changed."""
         difference = 0
+        changed: list[_Charge] = []
+        with locks.books:
+            for meter, amount, usd, whose, booked in charges:
+                after = nano if usd else amount
+                # A budget's books have the call once, however many of its meters do, and not after a reset.
+                stands = usd and (booked is not None or not isinstance(whose, ref))
+                account = whose() if isinstance(whose, ref) else None
+                if booked is not None and account is not None:
+                    booked = account.corrected(call_id, model, after - amount, booked)
+                    stands = booked is not None
+                if stands and after != amount:
+                    difference = after - amount
+                changed.append((meter, after, usd, whose, booked))
+            if call_id in self._calls:
+                self._calls[call_id] = (model, changed)
+        return difference
+
+    def _tell(self, charges: list[_Charge], moved: Mapping[Hashable, int], now: int) -> None:
+        """Let those know who wait for room or watch the limits. Called outside any lock."""
         told: set[int] = set()
-        for (_, before, _, _), (meter, after, _, whose) in zip(charges, changed, strict=True):
-            if after == before:
-                continue
-            difference = after - before
+        for meter, _, usd, whose, _ in charges:
             claim = whose if not isinstance(whose, ref) else None
             account = whose() if isinstance(whose, ref) else None
+            more = moved.get(meter, 0)
+            if not usd or not more:
+                continue
             if account is not None:
                 if id(account) not in told:
                     told.add(id(account))
-                    account.corrected(call_id, model, difference)
+                    account.after_correction()
                 claim = next((each for each in account.claims(now / 1_000_000) if each.meter == meter), None)
-            if claim is not None and claim.limit is not None and claim.votes and difference > 0:
+            if claim is not None and claim.limit is not None and claim.votes and more > 0:
                 balance = self._ledger.read(meter, now)
                 over = balance.settled + balance.held - claim.limit
                 if over > 0:
-                    self._overran(claim, min(over, difference), "reconcile")
-        return difference
+                    self._overran(claim, min(over, more), "reconcile")

@@ -30,6 +30,7 @@ from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
+    from .books import Booked
     from .budget import Budget
     from .tracking import Tracking
 
@@ -132,6 +133,7 @@ class Gate(Admission):
         amounts = amounts_of(call, cost)
         if cost.usage is not None and not cost.estimated and call.upper is not None and cost.spent > call.upper:
             self._violated(call)
+        booked: dict[Hashable, Booked] = {}
         innermost = next((c.account for c in reversed(claims) if c.account is not None), None)
         for claim in claims:
             account = claim.account
@@ -141,10 +143,10 @@ class Gate(Admission):
                     account.saved(call, cost.spent - amount)
                     if claim.meter not in call.frozen:
                         continue
-                account.call_settled(call, cost, amount, innermost=account is innermost)
+                booked[claim.meter] = account.call_settled(call, cost, amount, innermost=account is innermost)
         now = call.moment()
         self.ledger.settle(call.id, amounts, now)
-        self.corrections.remember(call, amounts)
+        self.corrections.remember(call, amounts, booked)
         for index, claim in enumerate(claims):
             if claim.limit is not None:
                 self._check(call, index, claim, amounts, now)

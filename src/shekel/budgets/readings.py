@@ -31,7 +31,9 @@ class Readings:
     def spent(self) -> float:
         """USD spent in the window of the limit in USD (in all, without one), with what open streams cost so far."""
         late.flush()
-        return (self._slots[0].read(self._ledger()).settled + self._books.running()) / NANO
+        slot, now = self._slots[0], time.time()
+        meter = slot.meter(now)  # a stream that was admitted in an earlier period is charged to that one
+        return (self._ledger().read(meter, int(now * 1_000_000)).settled + self._books.running(meter)) / NANO
 
     @property
     def held(self) -> float:
@@ -54,15 +56,16 @@ class Readings:
     @property
     def exposure(self) -> float:
         """USD by which spending may exceed the limit at worst, now: what open calls can cost beyond their holds, and
-        what ended calls whose usage nobody reported can have cost beyond their estimate. `inf` where nothing bounds a
-        call; 0 in strict mode."""
+        what ended calls whose usage nobody reported, and nobody reconciled, can have cost beyond their estimate. `inf`
+        where nothing bounds a call; 0 in strict mode."""
         late.flush()
         return self._books.exposure() / NANO
 
     @property
     def peak_exposure(self) -> float:
-        """The greatest finite `exposure` in USD since the budget was made: the bound on its overspending."""
-        return self._books.peak / NANO
+        """The greatest finite `exposure` in USD since the budget was made or reset: the bound on its overspending."""
+        late.flush()
+        return self._books.greatest() / NANO
 
     @property
     def calls_used(self) -> int:

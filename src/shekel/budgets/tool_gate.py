@@ -109,7 +109,7 @@ def _take(
         if isinstance(answer, Refusal):
             raise _refused(ledger, charges, answer, name, price, now)
         left_out = answer.left_out
-        ledger.settle(run, {each.meter: each.base for each in lines if each.shadow not in left_out}, now)
+        ledger.settle(run, {each.meter: each.base for each in lines if each.shadow not in left_out}, now, final=True)
     except BaseException:
         ledger.release(run, now)
         raise

@@ -155,15 +155,27 @@ class Ledger(Protocol):
         """
         ...
 
-    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
+    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0, *, final: bool = False) -> None:
         """End a call: its hold goes, and `amounts` (each at least 0) are added to the meters' `settled`.
 
         For a call already settled this is a correction: its former amounts are replaced. For a call that was never
         admitted (a charge without a hold), or was released, it is a plain charge.
 
+        `final`: it is charged for good, as the run of a tool is, and takes no place among the calls that can be
+        corrected. Settling it again changes nothing. A call that was settled before, and not for good, is corrected.
+
         A meter that no line has named yet has no window, and keeps what it is charged until the first line gives it
         one; that then counts as settled at the last of these charges. Charge a meter with a window by
         `admit(force=True)` and `settle`.
+        """
+        ...
+
+    def correct(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> Mapping[Meter, int] | None:
+        """Replace what a settled call was charged on its meters; never a new charge, and on no other meter.
+
+        Returns:
+            by how much `settled` of each meter has changed, of those where it has: a charge that has slid out, or
+            whose meter was reset or has started anew, changes nothing. None where no such call is remembered.
         """
         ...
 

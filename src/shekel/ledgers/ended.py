@@ -2,7 +2,8 @@
 
 Theory of operation. Of a settled call, a correction needs on each meter the cell, its epoch, the amount, and where the
 meter slides the end of the slot of the settlement; that is its record, one flat tuple, as there are thousands. Of a
-released call, a tombstone tells where it held: a late charge goes there, and not on what has started anew since.
+released call, a tombstone tells where it held: a late charge goes there, and not on what has started anew since. Of a
+call that was charged for good only the id is kept, so that a repetition finds it.
 
 Here is worked out what a settlement changes that does not simply end a hold; the ledger writes it.
 """
@@ -35,7 +36,7 @@ class Ended:
 
     Args:
         meters: the live meters.
-        remember: how many settled calls, and how many released ones, are kept.
+        remember: how many settled calls, how many settled for good, and how many released ones, are kept.
     """
 
     def __init__(self, meters: Meters, remember: int) -> None:
@@ -43,6 +44,7 @@ class Ended:
         self._remember = remember
         # Ordered: to find the oldest entry of a plain dict, one steps over everything that was deleted before it.
         self.settled: OrderedDict[str, Record] = OrderedDict()
+        self.final: OrderedDict[str, Record] = OrderedDict()
         self.released: OrderedDict[str, tuple[Cell, ...]] = OrderedDict()
 
     def let_go(self, added: int) -> None:
@@ -53,6 +55,11 @@ class Ended:
             self.released.popitem(last=False)
         if self._meters.at_zero:
             self._meters.drop_uncorrectable(self.settled, added)
+
+    def let_go_final(self) -> None:
+        """Forget the oldest of what was charged for good."""
+        while len(self.final) > self._remember:
+            self.final.popitem(last=False)
 
     def correct(
         self,

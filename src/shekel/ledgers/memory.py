@@ -1,9 +1,10 @@
 """The ledger of one process: meters in memory, one short lock, exact integers.
 
-Theory of operation. A call is in at most one of three tables:
+Theory of operation. A call is in at most one of four tables:
 
     _open       call → (what was granted, what it took)    it holds
     _settled    call → (cell, epoch, amount, slot, …)      it was charged; kept for corrections
+    _final      call → nothing                             it was charged for good: a tombstone
     _released   call → the cells with a window it held     it ended without a charge: a tombstone
 
 A step first works out every new value, then writes them all (`_write_…`). The values are absolute, so a write that is
@@ -11,7 +12,8 @@ interrupted half way (Ctrl+C may strike between any two lines) is simply done ag
 all. Inside the lock there is arithmetic on a few lines and nothing else; no callback, no I/O, no clock.
 
 There are no leases here: a hold lives as long as its process. The tables of finished calls keep the most recent
-ones only; a correction that comes later than that is taken for a new charge.
+ones only, each table for itself: however much is charged for good, nothing that can be corrected goes for it. A
+`settle` that comes later than that is taken for a new charge; a `correct` finds nothing.
 
 What a meter stands for (a budget, a user, a session) is not known here. What of a meter counts at a time, `cells.py`
 knows; how it leaves, `meters.py`; what is answered where it does not fit, `asked.py`; what is charged where nothing is
@@ -22,6 +24,7 @@ and its name as seldom as it can.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -66,6 +69,7 @@ class MemoryLedger:
         self._open: dict[str, _Hold] = {}
         self._ended = Ended(self._meters, remember)
         self._settled = self._ended.settled
+        self._final = self._ended.final
         self._released = self._ended.released
 
     def inside(self) -> bool:
@@ -95,7 +99,7 @@ class MemoryLedger:
             present = self._open.get(call)
             if present is not None:
                 return present[0]
-            if call in self._released or call in self._settled:
+            if call in self._released or call in self._settled or call in self._final:
                 return _NOTHING
             return self._take(call, need, want, lines, now, None, force)
 
@@ -114,7 +118,7 @@ class MemoryLedger:
                 return _NOTHING
             return self._take(call, need, want, lines, now, present, force)
 
-    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> None:
+    def settle(self, call: str, amounts: Mapping[Meter, int], now: int = 0, *, final: bool = False) -> None:
         """End a call with a charge, correct the charge of one that ended, or charge without a hold."""
         with self._lock:
             rows: list[Row] = []
@@ -129,18 +133,38 @@ class MemoryLedger:
                 placed, at_zero = 0, True
                 former = self._settled.get(call)
                 if former is not None:
+                    final = False
                     dropped += self._ended.correct(former, amounts, now, rows, slots, record)
+                elif call in self._final:
+                    return
             if placed < len(amounts):
                 dropped += self._ended.charge(call, amounts, now, rows, record, new)
-            self._write_end(call, rows, slots, tuple(record), (), dropped, new)
+            if final:
+                self._write_end(call, rows, slots, self._final, (), dropped, new)
+                self._ended.let_go_final()
+            else:
+                self._write_end(call, rows, slots, self._settled, tuple(record), dropped, new)
             if at_zero or self._meters.forgotten:
                 self._meters.sweep([row[0] for row in rows], self._settled)
             self._ended.let_go(len(rows))
 
+    def correct(self, call: str, amounts: Mapping[Meter, int], now: int = 0) -> dict[Meter, int] | None:
+        """Replace what a settled call was charged on its meters."""
+        with self._lock:
+            former = self._settled.get(call)
+            if former is None:
+                return None
+            rows, record, slots = list[Row](), list[Any](), list[Slots]()
+            dropped = self.dropped + self._ended.correct(former, amounts, now, rows, slots, record)
+            moved = {cell.meter: settled - cell.settled for cell, settled, *_ in rows if settled != cell.settled}
+            self._write_end(call, rows, slots, self._settled, tuple(record), dropped)
+            self._meters.sweep([row[0] for row in rows], self._settled)
+            return moved
+
     def release(self, call: str, now: int = 0) -> None:
         """End a call without a charge. One that is already settled stays so."""
         with self._lock:
-            if call in self._settled:
+            if call in self._settled or call in self._final:
                 return
             present = self._open.get(call)
             rows: list[Row] = []
@@ -149,7 +173,7 @@ class MemoryLedger:
             if present is not None:
                 self._end(present, {}, now, rows, [])
                 windowed = tuple([row[0] for row in rows if row[0].window])
-            self._write_end(call, rows, (), None, windowed, self.dropped)
+            self._write_end(call, rows, (), self._released, windowed, self.dropped)
             for row in rows:
                 self._meters.drop_if_idle(row[0])
             self._ended.let_go(len(rows))
@@ -309,8 +333,8 @@ class MemoryLedger:
         call: str,
         rows: list[Row],
         slots: Collection[Slots],
-        record: Record | None,
-        tombstone: tuple[Cell, ...],
+        table: OrderedDict[str, Record],
+        entry: Record,
         dropped: int,
         new: Collection[Cell] = (),
     ) -> None:
@@ -327,12 +351,9 @@ class MemoryLedger:
                 cell.past = past
             self.dropped = dropped
             self._open.pop(call, None)
-            if record is None:
-                self._released[call] = tombstone
-            else:
-                self._settled[call] = record
-                if self._released:
-                    self._released.pop(call, None)
+            table[call] = entry
+            if self._released and table is not self._released:
+                self._released.pop(call, None)
         except BaseException:
-            self._write_end(call, rows, slots, record, tombstone, dropped, new)
+            self._write_end(call, rows, slots, table, entry, dropped, new)
             raise

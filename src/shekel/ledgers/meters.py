@@ -100,9 +100,9 @@ class Meters:
 
     def sweep(self, cells: Iterable[Cell], settled: OrderedDict[str, Any]) -> None:
         """Let go of cells that a settlement has left idle, once no call of those settled could be corrected on them."""
-        newest = next(reversed(settled))
+        newest = next(reversed(settled), None)
         for cell in cells:
-            if cell.window == 0 and not cell.settled:
+            if cell.window == 0 and not cell.settled and newest is not None:
                 self.at_zero[cell] = newest
                 self.at_zero.move_to_end(cell)
             self.drop_if_idle(cell)
@@ -119,7 +119,7 @@ class Meters:
             # Dropped before it leaves the queue: cut off in between, it is met there again.
             if not cell.holds and not cell.settled:
                 self.drop(cell)
-            del at_zero[cell]
+            at_zero.pop(cell, None)
 
     def drop_if_idle(self, cell: Cell) -> None:
         """Drop a cell that nobody would miss; one with a window waits for the ring to come round to it."""
@@ -137,3 +137,4 @@ class Meters:
         cell.epoch = GONE
         self.forgotten.discard(cell)
         self.adopted.pop(cell, None)
+        self.at_zero.pop(cell, None)
