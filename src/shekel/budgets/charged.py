@@ -64,6 +64,7 @@ class Charged:
         claims = []
         for number, slot in enumerate(self._slots):
             span = slot.span(now)
+            until = min(until, slot.begin(now))
             if span.ends is not None:
                 until = min(until, span.ends)
             limit = slot.amount(now)

@@ -14,8 +14,9 @@ from ..shown import shown
 from . import wiring
 from .charged import Charged
 from .claims import Claim
+from .grants import counted
 from .keywords import limits_in
-from .limits import MOST, Limit, Unit, agree, written
+from .limits import MOST, NANO, Limit, Unit, agree, written
 from .slots import Slot
 from .waiting import Allowance
 
@@ -95,12 +96,20 @@ class Steering(Charged):
                         wiring.overran(claim, over, "limit")
                     wiring.relimited(claim)
 
-    def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
-        """Grant an amount beyond the limit that a claim stands for, for its present window."""
-        recorded = replace(allowance, at=time.time())
+    def allow(self, claim: Claim, allowance: Allowance, now: float | None = None) -> tuple[Allowance, ...]:
+        """Grant an amount beyond the limit that a claim stands for, for its present window.
+
+        Args:
+            claim: the limit.
+            allowance: how much, in USD or a count. A fraction of a count is recorded as the next whole one.
+            now: the Unix time of the grant in seconds; None for the present.
+        """
+        now = time.time() if now is None else now
+        whole = counted(allowance.amount, claim.unit)
+        recorded = replace(allowance, amount=whole / NANO if claim.unit is Unit.USD else whole, at=now)
         for slot in self._slots:
             if slot.owns(claim.meter):
-                slot.grant(claim.meter, recorded.amount)
+                slot.grant(claim.meter, whole, now)
         self._allowances.append(recorded)
         self._changed()
         return (recorded,)

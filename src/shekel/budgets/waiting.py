@@ -120,8 +120,12 @@ class Exceeded:
 class Allowance:
     """An amount granted beyond a limit, for the present window; `on_exceed` returns it.
 
+    On a window that slides, a rate too, it counts as long as an amount would that is settled at that moment; on a
+    session, until the session is over.
+
     Attributes:
-        amount: USD for a limit in USD, else a count; above 0.
+        amount: USD for a limit in USD, else a count; above 0. A fraction of a count is the next whole one, and so it
+            is recorded.
         by: who granted it.
         why: the reason.
         at: Unix time in seconds; set when it is recorded.
@@ -200,7 +204,7 @@ def patiently(
                 )  # fmt: skip
                 allowance = _allowance((yield Ask(found.on_exceed, question)), question)
                 if allowance is not None:
-                    call.allowances += found.allow(claim, allowance)
+                    call.allowances += found.allow(claim, allowance, call.moment() / 1_000_000)
                     call.undecided()
                     continue
             if claim.at_limit is not AtLimit.PAUSE:
