@@ -221,7 +221,9 @@ class Runtime:
         self.release_doors()
 
     def _watch(self) -> None:
-        self.gate.watched = self.teller.watched if listeners.of(listeners.SOFT) else None
+        listened = bool(listeners.of(listeners.SOFT))
+        self.gate.watching = self.teller.watching if listened else None
+        self.gate.watched = self.teller.watched if listened else None
 
 
 def _hook(runtime: Runtime, door: Door) -> Any:

@@ -77,6 +77,8 @@ def charge_tool(
         elif claim.unit is Unit.USD and claim.model is None and not claim.models and (amount := price(budget)):
             # A free run asks nothing of the money: also where too much of it is spent, it goes on.
             charges.append(_Charge(line(claim, amount), claim))
+    for budget in budgets.values():
+        budget.before_settlement(claims, now)
     left_out = _take(ledger, charges, name, price, now)
     innermost = next(reversed(budgets), None)
     for key, budget in budgets.items():
