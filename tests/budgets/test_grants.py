@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 
-from shekel import Allowance, BudgetExceededError, budget
+from shekel import Allowance, BudgetExceededError, Exceeded, budget
 from shekel.testing import Clock, FakeProvider
 
-from .conftest import ask
+from .conftest import ask, billed
 
 
 @pytest.fixture
@@ -119,7 +119,10 @@ class TestTheAmountOfAGrant:
         b = budget(1.0)
         claim = b.claims(time.time())[0]
 
+        start = threading.Barrier(8)
+
         def grant() -> None:
+            start.wait()
             for _ in range(200):
                 b.allow(claim, Allowance(0.001))
 
@@ -137,3 +140,100 @@ class TestTheAmountOfAGrant:
             assert sent(provider, client, 2) == 2
         assert [each.amount for each in b.allowances] == [1]
         assert b.limits()[0].limit == 2
+
+
+class TestQuestions:
+    def test_each_limit_that_lacks_room_is_asked_about(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        asked: list[str] = []
+
+        def yes(question: Exceeded) -> bool:
+            asked.append(question.unit)
+            return True
+
+        with budget("1 call + $0.00005", on_exceed=yes) as b:
+            assert sent(provider, client, 2) == 2
+        assert sorted(asked) == ["calls", "usd"]
+        assert [each.used for each in b.limits()] == [pytest.approx(b.spent), 2]
+
+    def test_a_limit_that_grants_too_little_is_asked_about_once(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        asked: list[str] = []
+
+        def little(question: Exceeded) -> float:
+            asked.append(question.unit)
+            return 0.000001
+
+        with budget("1 call + $0.00005", on_exceed=little):
+            assert sent(provider, client, 2) == 1
+        assert asked == ["usd"]
+
+    def test_it_is_asked_again_where_another_call_took_the_grant(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        """The rule itself lets another call take it, twice; the third grant is left to the first call."""
+        asked: list[Exceeded] = []
+
+        def rule(question: Exceeded) -> bool:
+            asked.append(question)
+            if len(asked) <= 2:
+                taken.append(threading.Thread(target=b.bind(lambda: take(question))))
+                taken[-1].start()
+                taken[-1].join()
+            return True
+
+        def take(question: Exceeded) -> None:
+            b.allow(b.claims(time.time())[1], Allowance(1))
+            ask(client)
+            b.allow(b.claims(time.time())[1], Allowance(-1))
+
+        taken: list[threading.Thread] = []
+        with budget("1 call", on_exceed=rule) as b:
+            assert sent(provider, client, 2) == 4
+        assert len(asked) == 3
+
+    def test_it_is_not_asked_for_ever(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        asked: list[Exceeded] = []
+
+        def rule(question: Exceeded) -> Allowance:
+            asked.append(question)
+            b.allow(b.claims(time.time())[1], Allowance(-question.lacking))  # what is granted is gone at once
+            return Allowance(question.lacking)
+
+        with budget("1 call", on_exceed=rule) as b:
+            assert sent(provider, client, 2) == 1
+        assert 1 < len(asked) <= 6
+
+
+class TestParts:
+    def test_a_grant_counts_for_the_part_that_asked(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        asked: list[Exceeded] = []
+
+        def yes(question: Exceeded) -> bool:
+            asked.append(question)
+            return True
+
+        b = budget(max_usd=5, on_exceed=yes)
+        b.agent("res", max_usd=0.00001)
+        with b, budget(name="res"):
+            assert sent(provider, client, 2) == 2
+        assert [(each.part, each.limit) for each in asked] == [
+            ("agent res", 0.00001), ("agent res", pytest.approx(0.00001 + asked[0].lacking)),
+        ]  # fmt: skip
+        assert b.limit == 5
+        assert billed(provider) == round(b.spent * 1e9)
+
+    def test_a_reset_or_another_cap_ends_it(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        answers = [True]
+        b = budget(max_usd=5, on_exceed=lambda question: answers.pop() if answers else None)
+        b.agent("res", max_usd=0.00001)
+        with b, budget(name="res"):
+            assert sent(provider, client, 1) == 1
+        b.reset()
+        with b, budget(name="res"):
+            assert sent(provider, client, 1) == 0
+        answers.append(True)
+        with b, budget(name="res"):
+            assert sent(provider, client, 1) == 1
+            b.agent("res", max_usd=0.00002)
+            assert sent(provider, client, 1) == 0

@@ -14,6 +14,7 @@ from .. import faults
 from ..settlement import Cost
 from ..telemetry import names
 from . import refusals, wiring
+from .asking import Allowance, Exceeded
 from .books import Books
 from .claims import AtLimit, Claim, Fallback
 from .limits import NANO, Mode, Unit
@@ -21,7 +22,7 @@ from .loops import LoopGuard
 from .parts import Parts
 from .slots import Slot
 from .thresholds import Thresholds, call_back
-from .waiting import Allowance, Exceeded, Queue
+from .waiting import Queue
 
 if TYPE_CHECKING:
     from ..call import Call

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from .. import late
 from ..shown import shown
 from . import wiring
+from .asking import Allowance
 from .charged import Charged
 from .claims import Claim
 from .grants import counted
 from .keywords import limits_in
 from .limits import MOST, NANO, Limit, Unit, agree, written
 from .slots import Slot
-from .waiting import Allowance
 
 if TYPE_CHECKING:
     pass
@@ -40,6 +40,7 @@ class Steering(Charged):
             slot.reset(wiring.ledger())
         for meter in self._other_meters():
             wiring.ledger().reset(meter)
+        self.parts.forget_grants()
         self._thresholds.forget()
         self._rates.forget()
         self._books.clear()
@@ -107,6 +108,8 @@ class Steering(Charged):
         now = time.time() if now is None else now
         whole = counted(allowance.amount, claim.unit)
         recorded = replace(allowance, amount=whole / NANO if claim.unit is Unit.USD else whole, at=now)
+        if claim.part is not None:
+            claim.part.grant(whole)
         for slot in self._slots:
             if slot.owns(claim.meter):
                 slot.grant(claim.meter, whole, now)

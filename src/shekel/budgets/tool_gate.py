@@ -175,7 +175,7 @@ def _refused(
         budget=claim.name,
         scope=claim.scope,
         retry_after=retry,
-        part=None if claim.part is None else f"{claim.part.kind} {claim.part.name}",
+        part=None if claim.part is None else claim.part.label,
     )
 
 
