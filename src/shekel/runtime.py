@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from wrapt import register_post_import_hook
 
-from . import enclosing, faults, late, locks
+from . import deliveries, enclosing, faults, late, locks
 from .budgets import budget as budgets
 from .budgets import tools, wiring
 from .budgets.around import BudgetsOfContext
@@ -250,7 +250,7 @@ def finish_open_calls() -> None:
             call.finish(Outcome.DROPPED)
         except Exception as error:
             faults.report("finished a call at exit", error)
-    listeners.drain()
+    deliveries.drain()
 
 
 def _after_fork() -> None:

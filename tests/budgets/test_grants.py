@@ -123,7 +123,7 @@ class TestTheAmountOfAGrant:
 
         def grant() -> None:
             start.wait()
-            for _ in range(200):
+            for _ in range(1000):
                 b.allow(claim, Allowance(0.001))
 
         threads = [threading.Thread(target=grant) for _ in range(8)]
@@ -131,7 +131,7 @@ class TestTheAmountOfAGrant:
             thread.start()
         for thread in threads:
             thread.join()
-        assert b.limit == 1.0 + 1.6
+        assert b.limit == 1.0 + 8.0
 
     def test_a_fraction_of_a_count_is_recorded_as_what_it_counts(
         self, provider: FakeProvider, client: openai.OpenAI

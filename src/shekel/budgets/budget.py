@@ -66,9 +66,10 @@ class Budget(Steering, KnownNames):
         fallback: {"at_pct": share, "model": name}, or a list of them with rising shares: from that share of the limit
             on (0 < share ≤ 1), or where the model asked for does not fit, calls go to that model, which must be one of
             the same provider. A plain name means from 0.8 on.
-        on_fallback: called with (spent, limit, model) when a fallback takes over, once.
+        on_fallback: called with (spent, limit, model) when a fallback takes over, once. May be async, as `on_warn`.
         warn_at: a share of the limit (0 < share ≤ 1) at which to warn, or several; each once per window.
-        on_warn: called with (spent, limit) then; without it, `warnings.warn`.
+        on_warn: called with (spent, limit) then; without it, `warnings.warn`. An async one is run by the thread's event
+            loop, else by one of Shekel's own.
         on_exceed: called with an `Exceeded` before a call is refused, for each limit that lacks room; it may grant an
             amount (a number, True for what is lacking, or an `Allowance` that says who and why), or return None. Of a
             count, a fraction is the next whole one. May be async for async clients.

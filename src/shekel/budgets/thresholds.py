@@ -10,9 +10,10 @@ once. A settlement of before that, which is read late, tells nothing of the new 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import faults, late, locks
+from .. import deliveries, faults, late, locks
 from . import wiring
 from .limits import NANO, Unit
 
@@ -130,14 +131,18 @@ def least(share: float, limit: int) -> int:
     return -(-round(share * 1_000_000) * limit // 1_000_000)
 
 
-def call_back(place: str, function: Callable[..., object], *args: object) -> object:
-    """Call what the program gave; an error of it is reported and counted, and masks nothing."""
+def call_back(place: str, function: Callable[..., object], *args: object) -> None:
+    """Call what the program gave; an error of it is reported and counted, and masks nothing.
+
+    What an async function returns is run by an event loop; nobody waits for it.
+    """
     late.let_go()
     try:
-        return function(*args)
+        answer = function(*args)
+        if isawaitable(answer):
+            deliveries.deliver(answer, place)
     except Exception as error:
         faults.report(place, error)
-        return None
 
 
 def rising(shares: Iterable[float]) -> tuple[float, ...]:
