@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import package as _package
+from .budgets.asking import Allowance, Exceeded
 from .budgets.budget import Budget
 from .budgets.claims import AtLimit
 from .budgets.errors import (
@@ -32,7 +33,6 @@ from .budgets.scope import scope
 from .budgets.slots import LimitState
 from .budgets.temporal import TemporalBudget
 from .budgets.tools import tool
-from .budgets.waiting import Allowance, Exceeded
 from .configuration import configure
 from .control import assign_plan, reconcile
 from .doors.scoped import scoped_client

@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from wrapt import register_post_import_hook
 
-from . import enclosing, faults, late, locks
+from . import deliveries, enclosing, faults, late, locks
 from .budgets import budget as budgets
 from .budgets import presence, tools, wiring
 from .budgets.around import BudgetsOfContext
@@ -232,7 +232,9 @@ class Runtime:
         self.release_doors()
 
     def _watch(self) -> None:
-        self.gate.watched = self.teller.watched if listeners.of(listeners.SOFT) else None
+        listened = bool(listeners.of(listeners.SOFT))
+        self.gate.watching = self.teller.watching if listened else None
+        self.gate.watched = self.teller.watched if listened else None
 
 
 def _hook(runtime: Runtime, door: Door) -> Any:
@@ -259,7 +261,7 @@ def finish_open_calls() -> None:
             call.finish(Outcome.DROPPED)
         except Exception as error:
             faults.report("finished a call at exit", error)
-    listeners.drain()
+    deliveries.drain()
 
 
 def _after_fork() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 
-from shekel import budget, tool
+import shekel
+from shekel import budget, deliveries, faults, per, scope, tool
 from shekel.testing import FakeProvider
 
 from .conftest import ask, ask_async, async_client, billed, nano, stream
@@ -104,3 +105,59 @@ class TestNamesTheProgram:
                 look_up("b")
 
         assert [(file, line) for _, file, line in heard(work)] == [(__file__, 'look_up("b")')]
+
+
+class TestAsync:
+    """What an async callback returns is run, and not dropped."""
+
+    @pytest.mark.filterwarnings("error")
+    def test_without_a_loop_in_a_thread_of_ours(self, client: openai.OpenAI) -> None:
+        told: list[tuple[object, ...]] = []
+
+        async def tell(*at: object) -> None:
+            await asyncio.sleep(0)
+            told.append(at)
+
+        with budget(**{**FALLS_BACK, "warn_at": 0.01}, on_warn=tell, on_fallback=tell) as b:
+            ask(client)
+            spent = b.spent
+            ask(client)
+        assert deliveries.drain(30)
+        assert sorted(told, key=len) == [(spent, 0.001), (spent, 0.001, CHEAP)]
+
+    async def test_in_the_loop_of_an_async_client(self, provider: FakeProvider) -> None:
+        told: list[object] = []
+
+        async def tell(*at: object) -> None:
+            told.append(asyncio.get_running_loop())
+
+        async with async_client(provider) as client, budget("4 calls", warn_at=0.25, on_warn=tell):
+            await ask_async(client)
+            while not told:
+                await asyncio.sleep(0.001)
+        assert told == [asyncio.get_running_loop()]
+
+    def test_of_a_policy_too(self, client: openai.OpenAI) -> None:
+        told: list[tuple[object, ...]] = []
+
+        async def tell(*at: object) -> None:
+            told.append(at)
+
+        shekel.configure(policies=[per("user.id", "4 calls/hr", warn_at=0.25, on_warn=tell)])
+        try:
+            with scope(user_id="ada"):
+                ask(client)
+        finally:
+            shekel.configure(policies=[])
+        assert deliveries.drain(30)
+        assert told == [({"user.id": "ada"}, 1, 4)]
+
+    def test_what_it_raises_is_reported(self, client: openai.OpenAI) -> None:
+        async def fails(*at: object) -> None:
+            raise RuntimeError("no")
+
+        before = faults.counted["called on_warn"]
+        with budget("4 calls", warn_at=0.25, on_warn=fails):
+            ask(client)
+        assert deliveries.drain(30)
+        assert faults.counted["called on_warn"] - before == 1

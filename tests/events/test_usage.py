@@ -19,7 +19,7 @@ import pytest
 
 import shekel
 from budgets.conftest import CLAUDE, HELLO, MODEL, ask, async_client, billed, nano, stream, until
-from shekel import BudgetExceededError, ShekelInstrumentor, UsageEvent, budget, scope
+from shekel import BudgetExceededError, ShekelInstrumentor, UsageEvent, budget, deliveries, scope
 from shekel.runtime import the_runtime
 from shekel.telemetry import listeners
 from shekel.testing import FakeProvider, Reply
@@ -319,7 +319,7 @@ class TestAsync:
         with shekel.on_usage(listen):
             ask(client)
             ask(client)
-        assert listeners.drain(30)
+        assert deliveries.drain(30)
         assert seen == ["shekel-listeners"] * 2
 
     def test_a_loop_that_ends_first_loses_none(self, provider: FakeProvider) -> None:
@@ -338,7 +338,7 @@ class TestAsync:
             with pytest.raises(SystemExit):
                 asyncio.run(main())
             until(lambda: seen)
-        assert listeners.drain(30)
+        assert deliveries.drain(30)
         assert len(seen) == 1
 
     def test_what_it_raises_is_counted(self, client: openai.OpenAI) -> None:
@@ -350,7 +350,7 @@ class TestAsync:
         before = faults.counted["called on_usage"]
         with shekel.on_usage(fails):
             ask(client)
-        assert listeners.drain(30)
+        assert deliveries.drain(30)
         assert faults.counted["called on_usage"] - before == 1
 
     def test_the_exit_of_a_program_waits_for_them(self, provider: FakeProvider) -> None:

@@ -126,6 +126,18 @@ class TestWarnings:
         assert told == [(ada, 2, 4), (bob, 2, 4), (ada, 4, 4)] * 2
         assert len(desk.told.events) == len(told)
 
+    def test_are_given_once_in_a_session_that_is_longer_than_its_idle_time(self) -> None:
+        told: list[Any] = []
+        desk = Desk(
+            per("user.id", "40 calls/session idle=1min", warn_at=0.05, on_warn=lambda *said: told.append(said[1]))
+        )
+        for _ in range(2):
+            for _ in range(8):
+                assert desk.passes(ADA)
+                desk.clock.advance(30)
+            desk.clock.advance(40)
+        assert told == [2, 2]
+
     def test_keep_nothing_of_windows_that_are_over(self) -> None:
         desk = Desk(per("user.id", "1 call/min", warn_at=1))
         for minute in range(40):

@@ -20,6 +20,7 @@ from .. import context, enclosing, late, locks
 from ..shown import shown
 from . import wiring
 from .arguments import callback_of, fallbacks_of, flag_of, price_of, seconds_of, shares_of, tool_prices_of
+from .asking import Allowance, Exceeded
 from .books import Books
 from .claims import AtLimit, Claim
 from .family import Family
@@ -35,7 +36,6 @@ from .slots import Slot
 from .steering import Steering
 from .thresholds import Thresholds
 from .velocity import velocities
-from .waiting import Allowance, Exceeded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,11 +66,13 @@ class Budget(Steering, KnownNames):
         fallback: {"at_pct": share, "model": name}, or a list of them with rising shares: from that share of the limit
             on (0 < share ≤ 1), or where the model asked for does not fit, calls go to that model, which must be one of
             the same provider. A plain name means from 0.8 on.
-        on_fallback: called with (spent, limit, model) when a fallback takes over, once.
+        on_fallback: called with (spent, limit, model) when a fallback takes over, once. May be async, as `on_warn`.
         warn_at: a share of the limit (0 < share ≤ 1) at which to warn, or several; each once per window.
-        on_warn: called with (spent, limit) then; without it, `warnings.warn`.
-        on_exceed: called with an `Exceeded` before a call is refused; it may grant an amount (a number, True for what
-            is lacking, or an `Allowance` that says who and why), or return None. May be async for async clients.
+        on_warn: called with (spent, limit) then; without it, `warnings.warn`. An async one is run by the thread's event
+            loop, else by one of Shekel's own.
+        on_exceed: called with an `Exceeded` before a call is refused, for each limit that lacks room; it may grant an
+            amount (a number, True for what is lacking, or an `Allowance` that says who and why), or return None. Of a
+            count, a fraction is the next whole one. May be async for async clients.
         last_call: USD of the limit that are kept for calls inside `with b.last_call():`.
         price_per_1k_tokens: {"input": USD, "output": USD}: a price for every model called in the block.
         unpriced: "refuse" (default) or "allow": what happens to a model without a known price under a limit in USD.

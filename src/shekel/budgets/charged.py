@@ -14,6 +14,7 @@ from .. import faults
 from ..settlement import Cost
 from ..telemetry import names
 from . import refusals, wiring
+from .asking import Allowance, Exceeded
 from .books import Booked, Books
 from .claims import AtLimit, Claim, Fallback
 from .limits import NANO, Mode, Unit
@@ -22,7 +23,6 @@ from .parts import Parts
 from .queues import Queue
 from .slots import Slot
 from .thresholds import Thresholds, call_back
-from .waiting import Allowance, Exceeded
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -65,6 +65,7 @@ class Charged:
         claims = []
         for number, slot in enumerate(self._slots):
             span = slot.span(now)
+            until = min(until, slot.begin(now))
             if span.ends is not None:
                 until = min(until, span.ends)
             limit = slot.amount(now)
@@ -113,6 +114,8 @@ class Charged:
             self.queue.freed()
 
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> Booked:
+        if self._warns:
+            self.before_settlement(call.claims, call.moment())
         return self._books.settled(call, cost, amount, innermost=innermost)
 
     def left_out(self, call: Call) -> None:
@@ -127,6 +130,16 @@ class Charged:
     def after_correction(self) -> None:
         self.queue.freed()
 
+    def before_settlement(self, claims: Iterable[Claim], now: int) -> None:
+        """Let thresholds count again that are due in a new window. Called before the ledger settles.
+
+        Args:
+            claims: what is charged, also that of others.
+            now: when it is settled, in microseconds since the epoch.
+        """
+        for claim, thresholds in self._watched(claims):
+            thresholds.arm(claim, now)
+
     def after_settlement(self, call: Call) -> None:
         """Warn if a threshold is passed. Called outside any lock, after the ledger has settled."""
         for claim, used, share, thresholds in self._crossed(call.claims, call.moment()):
@@ -136,19 +149,22 @@ class Charged:
 
     def _crossed(self, claims: Iterable[Claim], now: int) -> Iterable[tuple[Claim, int, float, Thresholds]]:
         """The limits of which a threshold was just crossed, once for each, with what is used and the share."""
+        for claim, thresholds in self._watched(claims):
+            used = wiring.ledger().read(claim.meter, now).settled
+            for share in thresholds.crossed(claim, used, now):
+                yield claim, used, share, thresholds
+
+    def _watched(self, claims: Iterable[Claim]) -> Iterable[tuple[Claim, Thresholds]]:
+        """Its own limits that have thresholds, with these."""
         if not self._warns:
             return
         for claim in claims:
             if claim.account is not self or claim.limit is None or claim.number < 0:
                 continue
-            thresholds = self._thresholds
-            if claim.rate_of is not None:  # what warns of a rate is `warn_velocity`, or the rate that only warns
-                if claim.at_limit is not AtLimit.WARN:
-                    continue
-                thresholds = self._rates
-            used = wiring.ledger().read(claim.meter, now).settled
-            for share in thresholds.crossed(claim, used, now):
-                yield claim, used, share, thresholds
+            if claim.rate_of is None:
+                yield claim, self._thresholds
+            elif claim.at_limit is AtLimit.WARN:  # what warns of a rate is `warn_velocity`, or the rate that only warns
+                yield claim, self._rates
 
     @property
     def warns(self) -> bool:

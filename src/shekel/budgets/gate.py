@@ -64,6 +64,8 @@ class Gate(Admission):
         super().__init__(ledger, prices, estimator, payers, clock, shadowed)
         self.corrections = Corrections(ledger, overran)
         self.clock = clock
+        self.watching: Callable[[Claim, int], None] | None = None
+        """Told of each limit before a settlement, with the time of it, while somebody listens for soft limits."""
         self.watched: Callable[[Call, Claim, Balance], None] | None = None
         """Told what each limit shows after a settlement, while somebody listens for soft limits."""
         self.tracking: Tracking | None = None
@@ -145,6 +147,9 @@ class Gate(Admission):
                         continue
                 booked[claim.meter] = account.call_settled(call, cost, amount, innermost=account is innermost)
         now = call.moment()
+        if self.watching is not None:
+            for claim in claims:
+                self.watching(claim, now)
         self.ledger.settle(call.id, amounts, now)
         self.corrections.remember(call, amounts, booked)
         for index, claim in enumerate(claims):

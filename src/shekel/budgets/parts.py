@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import enclosing
+from .. import enclosing, locks
 from ..roles import AGENT, STEP, TOOL, WORKFLOW, Role
 from ..shown import shown
 from .limits import MOST, NANO, Unit, money
@@ -51,25 +51,51 @@ class Part:
     Attributes:
         kind: "node", "agent", "task", "chain" or "tool".
         name: its name.
-        nano: what it may spend, in nano-dollars; None for a tool of which only the runs are limited.
+        nano: its cap, in nano-dollars; None for a tool of which only the runs are limited.
         calls: how often a tool may run; None without such a limit.
         runs: the meter of a tool's runs.
     """
 
-    __slots__ = ("calls", "kind", "name", "nano", "roles", "runs")
+    __slots__ = ("_granted", "calls", "kind", "name", "nano", "roles", "runs")
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
         self.nano: int | None = None
+        self._granted = 0
         self.calls: int | None = None
         self.runs = Runs(name)
         self.roles = frozenset(Role(role, name) for role in ROLES[kind])
 
     @property
+    def limit(self) -> int | None:
+        """What it may spend, in nano-dollars: its cap, and what was granted beyond it."""
+        return None if self.nano is None else self.nano + self._granted
+
+    @property
     def max_usd(self) -> float | None:
-        """What it may spend, in USD."""
-        return None if self.nano is None else self.nano / NANO
+        """The same in USD."""
+        return None if self.limit is None else self.limit / NANO
+
+    @property
+    def label(self) -> str:
+        """What questions and errors call it."""
+        return f"{self.kind} {self.name}"
+
+    def cap(self, nano: int) -> None:
+        """Another cap; what was granted before goes with the old one."""
+        self.nano = nano
+        self.forget_grants()
+
+    def grant(self, nano: int) -> None:
+        """Add to what it may spend, until its budget is reset."""
+        with locks.books:
+            self._granted += nano
+
+    def forget_grants(self) -> None:
+        """Its cap alone holds again."""
+        with locks.books:
+            self._granted = 0
 
     def error(self, spent: float, limit: float, **facts: Any) -> PartExceededError:
         """What is raised where it has no room."""
@@ -107,7 +133,7 @@ class Parts:
             ValueError: a name or an amount that is none.
         """
         nano = money(max_usd, f"max_usd of {kind} {shown(name)}")
-        self._part(kind, name).nano = nano
+        self._part(kind, name).cap(nano)
 
     def cap_tool(self, name: str, max_usd: Any, max_calls: Any) -> None:
         """The same for a tool; a limit that is not given stays as it is.
@@ -126,7 +152,7 @@ class Parts:
         nano = None if max_usd is None else money(max_usd, f"max_usd of tool {shown(name)}")
         part = self._part("tool", name)
         if nano is not None:
-            part.nano = nano
+            part.cap(nano)
         if max_calls is not None:
             part.calls = max_calls
 
@@ -140,6 +166,11 @@ class Parts:
     def names(self) -> set[str]:
         """The names of all parts."""
         return {name for _, name in self._parts}
+
+    def forget_grants(self) -> None:
+        """Forget what was granted beyond the caps: the budget starts anew."""
+        for part in self.all():
+            part.forget_grants()
 
     def all(self) -> list[Part]:
         """In the order in which they were given."""
@@ -165,7 +196,7 @@ class Parts:
         for part in found:
             plain = own._replace(
                 meter=part,
-                limit=part.nano,
+                limit=part.limit,
                 window=0,
                 slides=False,
                 until=0,

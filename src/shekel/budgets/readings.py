@@ -10,11 +10,11 @@ import time
 from .. import late
 from ..ledgers.base import Ledger
 from . import wiring
+from .asking import Allowance
 from .books import Books
 from .claims import AtLimit
 from .limits import NANO
 from .slots import LimitState, Slot
-from .waiting import Allowance
 
 
 class Readings:

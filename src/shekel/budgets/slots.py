@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from ..ledgers.base import Balance, Ledger
 from .claims import AtLimit
+from .grants import Grants
 from .limits import NANO, Limit, Unit
-from .windows import FOREVER, Span
+from .windows import FOREVER, Session, Span
 
 KEPT_PERIODS = 4
 """Meters of past periods that a slot still knows; a correction of an earlier one is the ledger's to refuse."""
@@ -63,7 +63,7 @@ class Slot:
         rate_of: the rate that the limit stands for.
     """
 
-    __slots__ = ("_extra", "_label", "_meters", "at_limit", "limit", "model", "rate_of", "slides", "unit", "window")
+    __slots__ = ("_grants", "_label", "_meters", "at_limit", "limit", "model", "rate_of", "slides", "unit", "window")
 
     def __init__(
         self, limit: Limit | None, label: str, *, at_limit: AtLimit | None = None, rate_of: str | None = None
@@ -78,7 +78,8 @@ class Slot:
         self.rate_of = rate_of
         self._label = label if limit is None else f"{label} {limit}"
         self._meters: dict[str | None, Meter] = {}
-        self._extra: dict[Any, int] = {}
+        lasts = self.slides or isinstance(window, Session)
+        self._grants = Grants(self.window if lasts else 0, slides=self.slides)
 
     def span(self, now: float) -> Span:
         """Where the Unix time `now` lies in the window."""
@@ -100,7 +101,12 @@ class Slot:
         """The limit, with what was granted for the present window."""
         if self.limit is None:
             return None
-        return self.limit.amount + (self._extra.get(self.meter(now), 0) if self._extra else 0)
+        return self.limit.amount + self._grants.of(self.meter(now), int(now * 1_000_000))
+
+    def begin(self, now: float) -> float:
+        """Let go of grants that are over at the Unix time `now`. Returns that before which no other one ends."""
+        self._grants.let_go(int(now * 1_000_000))
+        return self._grants.until() / 1_000_000
 
     def usd(self) -> float | None:
         """The same in USD, now; of a limit in USD."""
@@ -135,22 +141,21 @@ class Slot:
         """Whether a meter is one of its own."""
         return any(each is meter for each in self._meters.values())
 
-    def grant(self, meter: Any, amount: float) -> None:
-        """Add to the limit of the period that a meter stands for: USD, or a count."""
-        # Rounded to the next nano-dollar: what a person is told to be lacking must be enough when it is granted.
-        whole = round(amount * NANO) if self.unit is Unit.USD else math.ceil(amount)
-        self._extra[meter] = self._extra.get(meter, 0) + whole
+    def grant(self, meter: Any, amount: int, now: float) -> None:
+        """Add to the limit of a meter, for its window at the Unix time `now`: nano-dollars, or a count."""
+        self._grants.keep(self.meters())
+        self._grants.add(meter, amount, int(now * 1_000_000))
 
     def change(self, limit: Limit) -> None:
         """Another amount; what was granted before goes with the old one."""
         self.limit = limit
-        self._extra = {}
+        self._grants.clear()
 
     def reset(self, ledger: Ledger) -> None:
         """Start anew."""
         for meter in self.meters():
             ledger.reset(meter)
-        self._extra = {}
+        self._grants.clear()
 
     def meters(self) -> list[Meter]:
         """All meters that it still knows."""

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from .. import late
 from ..shown import shown
 from . import wiring
+from .asking import Allowance
 from .charged import Charged
 from .claims import AtLimit, Claim
+from .grants import counted
 from .keywords import limits_in
-from .limits import MOST, Limit, Unit, agree, written
+from .limits import MOST, NANO, Limit, Unit, agree, written
 from .queues import wake_all
 from .slots import Slot
 from .velocity import warns_before
-from .waiting import Allowance
 
 if TYPE_CHECKING:
     pass
@@ -42,6 +43,7 @@ class Steering(Charged):
             slot.reset(wiring.ledger())
         for meter in self._other_meters():
             wiring.ledger().reset(meter)
+        self.parts.forget_grants()
         self._thresholds.forget()
         self._rates.forget()
         self._books.clear()
@@ -111,12 +113,22 @@ class Steering(Charged):
                 f"{shown(written(most))}: give a max_velocity that is higher, or a warn_velocity that is lower."
             )
 
-    def allow(self, claim: Claim, allowance: Allowance) -> tuple[Allowance, ...]:
-        """Grant an amount beyond the limit that a claim stands for, for its present window."""
-        recorded = replace(allowance, at=time.time())
+    def allow(self, claim: Claim, allowance: Allowance, now: float | None = None) -> tuple[Allowance, ...]:
+        """Grant an amount beyond the limit that a claim stands for, for its present window.
+
+        Args:
+            claim: the limit.
+            allowance: how much, in USD or a count. A fraction of a count is recorded as the next whole one.
+            now: the Unix time of the grant in seconds; None for the present.
+        """
+        now = time.time() if now is None else now
+        whole = counted(allowance.amount, claim.unit)
+        recorded = replace(allowance, amount=whole / NANO if claim.unit is Unit.USD else whole, at=now)
+        if claim.part is not None:
+            claim.part.grant(whole)
         for slot in self._slots:
             if slot.owns(claim.meter):
-                slot.grant(claim.meter, recorded.amount)
+                slot.grant(claim.meter, whole, now)
         self._allowances.append(recorded)
         self._changed()
         return (recorded,)

@@ -1,11 +1,20 @@
-"""Thresholds: when a budget warns, once per threshold and window, however many threads cross it at once."""
+"""Thresholds: when a budget warns, once per threshold and window, however many threads cross it at once.
+
+Theory of operation. A meter of a calendar period goes with its period; what was warned of there is new on the next one.
+A meter that slides, or starts anew when idle, stays: there a threshold is armed again once less than it is settled, a
+window's length or more after the last warning. That is looked at before each settlement (`arm`) and not after it: who
+carries a meter over a threshold has then seen it below, also where the first settlement of a window does, or two at
+once. A settlement of before that, which is read late, tells nothing of the new window.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import faults, late, locks
+from .. import deliveries, faults, late, locks
+from . import wiring
 from .limits import NANO, Unit
 
 if TYPE_CHECKING:
@@ -14,6 +23,13 @@ if TYPE_CHECKING:
 
 KEPT = 1_000
 """How many warnings are remembered, so that each is given once: more than a budget has thresholds at a time."""
+
+
+class Told(NamedTuple):
+    """A warning that was given: when, in microseconds since the epoch, and whether it may be given again."""
+
+    at: int
+    armed: bool = False
 
 
 class Thresholds:
@@ -31,13 +47,34 @@ class Thresholds:
         self.shares = shares
         self._kept = kept
         self._on_warn = on_warn
-        self._warned: dict[tuple[Any, float], int] = {}
+        self._warned: dict[tuple[Any, float], Told] = {}
+
+    def arm(self, claim: Claim, now: int) -> None:
+        """Look at a limit before something is settled there: what was told a window ago may be due again.
+
+        Args:
+            claim: the limit.
+            now: when it will be settled, in microseconds since the epoch.
+        """
+        limit, window = claim.limit, claim.window
+        if not self._warned or limit is None or not window or claim.resets_at is not None:
+            return
+        past = [
+            (share, told)
+            for share in self.shares
+            if (told := self._warned.get((claim.meter, share))) and not told.armed and now - told.at >= window
+        ]
+        if not past:
+            return
+        used = wiring.ledger().read(claim.meter, now).settled
+        with locks.books:
+            for share, told in past:
+                key = (claim.meter, share)
+                if used < least(share, limit) and self._warned.get(key) is told:
+                    self._warned[key] = Told(told.at, armed=True)
 
     def crossed(self, claim: Claim, used: int, now: int) -> list[float]:
         """The thresholds of a limit that were just crossed; each is named once per window.
-
-        A meter stands for a period. One that slides, or starts anew when idle, has no end: there a threshold counts
-        again once the use has fallen below it, and a window's length after the last warning.
 
         Args:
             claim: the limit.
@@ -51,15 +88,12 @@ class Thresholds:
         for share in self.shares:
             key = (claim.meter, share)
             if used < least(share, limit):
-                again = claim.window > 0 and claim.resets_at is None
-                if again and key in self._warned:
-                    with locks.books:
-                        if now - self._warned.get(key, now) >= claim.window:
-                            self._warned.pop(key, None)
                 continue
             with locks.books:
-                if key not in self._warned:
-                    self._warned[key] = now
+                told = self._warned.get(key)
+                if told is None or (told.armed and now - told.at >= claim.window):
+                    self._warned.pop(key, None)  # the oldest stand first
+                    self._warned[key] = Told(now)
                     found.append(share)
                     if len(self._warned) > self._kept:
                         del self._warned[next(iter(self._warned))]
@@ -97,14 +131,18 @@ def least(share: float, limit: int) -> int:
     return -(-round(share * 1_000_000) * limit // 1_000_000)
 
 
-def call_back(place: str, function: Callable[..., object], *args: object) -> object:
-    """Call what the program gave; an error of it is reported and counted, and masks nothing."""
+def call_back(place: str, function: Callable[..., object], *args: object) -> None:
+    """Call what the program gave; an error of it is reported and counted, and masks nothing.
+
+    What an async function returns is run by an event loop; nobody waits for it.
+    """
     late.let_go()
     try:
-        return function(*args)
+        answer = function(*args)
+        if isawaitable(answer):
+            deliveries.deliver(answer, place)
     except Exception as error:
         faults.report(place, error)
-        return None
 
 
 def rising(shares: Iterable[float]) -> tuple[float, ...]:

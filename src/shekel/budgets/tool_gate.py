@@ -77,6 +77,8 @@ def charge_tool(
         elif claim.unit is Unit.USD and claim.model is None and not claim.models and (amount := price(budget)):
             # A free run asks nothing of the money: also where too much of it is spent, it goes on.
             charges.append(_Charge(line(claim, amount), claim))
+    for budget in budgets.values():
+        budget.before_settlement(claims, now)
     left_out = _take(ledger, charges, name, price, now)
     innermost = next(reversed(budgets), None)
     for key, budget in budgets.items():
@@ -173,7 +175,7 @@ def _refused(
         budget=claim.name,
         scope=claim.scope,
         retry_after=retry,
-        part=None if claim.part is None else f"{claim.part.kind} {claim.part.name}",
+        part=None if claim.part is None else claim.part.label,
     )
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,8 +21,8 @@ from opentelemetry.context import Context
 from .. import faults
 from . import refusals
 from .around import around
+from .asking import Exceeded, Questions, allowance_of
 from .claims import AtLimit
-from .limits import NANO, Unit, money
 from .queues import Ticket
 
 if TYPE_CHECKING:
@@ -40,52 +39,6 @@ LOOK_AGAIN = 0.5
 
 _asking: ContextVar[frozenset[int]] = ContextVar("shekel-asking", default=frozenset())
 """Budgets whose `on_exceed` runs: a call that it makes itself is refused without asking it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exceeded:
-    """The question that `on_exceed` gets: a call does not fit.
-
-    Amounts are in USD where `unit` is "usd", else counts.
-
-    Attributes:
-        budget: the budget.
-        unit: what the limit counts: "usd", "calls", "input_tokens", "output_tokens", "tokens".
-        limit: the limit, with what was granted so far.
-        spent: what is settled.
-        held: what open calls hold.
-        needed: what the call would hold.
-        lacking: by how much it does not fit.
-        model: the model that is asked for.
-        scope: the scope that the budget limits, if any.
-    """
-
-    budget: Budget
-    unit: str
-    limit: float
-    spent: float
-    held: float
-    needed: float
-    lacking: float
-    model: str
-    scope: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """An amount granted beyond a limit, for the present window; `on_exceed` returns it.
-
-    Attributes:
-        amount: USD for a limit in USD, else a count; above 0.
-        by: who granted it.
-        why: the reason.
-        at: Unix time in seconds; set when it is recorded.
-    """
-
-    amount: float
-    by: str = ""
-    why: str = ""
-    at: float | None = None
 
 
 class Wait:
@@ -125,7 +78,7 @@ def patiently(
         budgets: the budgets of the context that wait or ask, outermost first.
         wake: ends a `Wait` from any thread.
     """
-    asked: set[int] = set()
+    questions = Questions()
     ticket: Ticket | None = None
     deadline: float | None = None
     try:
@@ -144,18 +97,12 @@ def patiently(
             found = next((each for each in budgets if each is claim.account), None)
             if found is None:
                 return
-            if found.on_exceed is not None and id(found) not in asked | _asking.get():
-                asked.add(id(found))
-                scale = NANO if claim.unit is Unit.USD else 1
-                balance, limit = refusal.balance, claim.limit or 0
-                lacking = balance.settled + balance.held + refusal.asked - limit
-                question = Exceeded(
-                    found, claim.unit.value, limit / scale, balance.settled / scale, balance.held / scale,
-                    refusal.asked / scale, lacking / scale, call.model, claim.scope,
-                )  # fmt: skip
-                allowance = _allowance((yield Ask(found.on_exceed, question)), question)
+            if found.on_exceed is not None and id(found) not in _asking.get() and questions.may(claim, call):
+                question = questions.asked(claim, call, found)
+                allowance = allowance_of((yield Ask(found.on_exceed, question)), question)
                 if allowance is not None:
-                    call.allowances += found.allow(claim, allowance)
+                    questions.granted(claim, question, allowance)
+                    call.allowances += found.allow(claim, allowance, call.moment() / 1_000_000)
                     call.undecided()
                     continue
             if claim.at_limit is not AtLimit.PAUSE:
@@ -188,23 +135,6 @@ def patiently(
 def _stopped(here: Context) -> bool:
     """Whether the call is refused whatever room there is: then it does not wait for its turn."""
     return any(budget.stopped for budget in around(here))
-
-
-def _allowance(answer: Any, question: Exceeded) -> Allowance | None:
-    """What the program granted: an Allowance, an amount, True for what is lacking; anything else is a no."""
-    if answer is None or answer is False:
-        return None
-    if answer is True:
-        return Allowance(question.lacking)
-    try:
-        allowance = answer if isinstance(answer, Allowance) else Allowance(answer)
-        if isinstance(allowance.amount, str):
-            raise TypeError("what on_exceed grants is a number, and no text")
-        money(allowance.amount, "what on_exceed grants")
-    except (TypeError, ValueError) as error:
-        faults.report("read what on_exceed granted", error)
-        return None
-    return allowance
 
 
 def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> None:

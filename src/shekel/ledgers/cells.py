@@ -161,6 +161,11 @@ def slot_before(end: int, window: int) -> int:
     return (end - 1) * SLOTS // window
 
 
+def slides_out(now: int, window: int) -> int:
+    """The first microsecond at which what a sliding window settles at a time no longer counts."""
+    return _end(now * SLOTS // window + SLOTS, window)
+
+
 def _begun(line: Line, now: int) -> tuple[int, int]:
     """`window` and `ends` of a meter that a line names at a time."""
     if line.window == 0:

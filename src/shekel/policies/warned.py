@@ -58,11 +58,15 @@ class Warned:
 
     def _is_new(self, key: tuple[Any, float], claim: Claim, now: int) -> bool:
         known = self._past.get(key)
-        if known is not None and now < known:
+        # A session goes on with each call, and so does its warning.
+        session = claim.window > 0 and not claim.slides and not claim.until
+        if known is not None and now < known and not session:
             return False
         with locks.books:
             known = self._past.get(key)
             if known is not None and now < known:
+                if session:
+                    self._past[key] = max(known, now + claim.window)
                 return False
             # A window without an end counts anew a window's length after the warning.
             until = claim.until or (now + claim.window if claim.window else math.inf)

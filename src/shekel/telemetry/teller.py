@@ -7,7 +7,7 @@ from the providers given, else from the global ones, also where those are set la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -27,6 +27,7 @@ from .tools import start_tool
 
 if TYPE_CHECKING:
     from ..budgets.claims import Claim
+    from ..budgets.thresholds import Thresholds
     from ..ledgers.base import Balance
 
 
@@ -161,15 +162,15 @@ class Teller:
         scope, model = ({}, None) if call is None else (call.scope, call.model)
         self._tell(threshold_event(claim, used, 0, scope, time.time(), model), call, listeners.SOFT, share)
 
+    def watching(self, claim: Claim, now: int) -> None:
+        """A limit before a settlement at a time: see `watched`, and `Thresholds` for why."""
+        for _, thresholds in _without_own(claim):
+            thresholds.arm(claim, now)
+
     def watched(self, call: Call, claim: Claim, balance: Balance) -> None:
         """What a limit shows after a settlement, for those who listen for limits without thresholds of their own."""
-        owner = claim.account or claim.row
-        if not claim.votes or (owner is not None and owner.warns):
-            return
-        for each in listeners.of(listeners.SOFT):
-            if each.thresholds is None:
-                continue
-            for share in each.thresholds.crossed(claim, balance.settled, call.moment()):
+        for each, thresholds in _without_own(claim):
+            for share in thresholds.crossed(claim, balance.settled, call.moment()):
                 event = threshold_event(claim, balance.settled, balance.held, call.scope, time.time(), call.model)
                 if self._recent.is_new((id(each), condition(event, share))):
                     each.tell(event)
@@ -205,3 +206,13 @@ class Teller:
         """A call cost more than its bound."""
         if self._instruments is not None:
             self._instruments.violated(model)
+
+
+def _without_own(claim: Claim) -> Iterator[tuple[listeners.Subscription, Thresholds]]:
+    """Who is told at a threshold of his own of a limit that has none."""
+    owner = claim.account or claim.row
+    if not claim.votes or (owner is not None and owner.warns):
+        return
+    for each in listeners.of(listeners.SOFT):
+        if each.thresholds is not None:
+            yield each, each.thresholds
