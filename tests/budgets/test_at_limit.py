@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shekel import AtLimit, Budget, BudgetExceededError, ShekelInstrumentor, budget
+from shekel import AtLimit, Budget, BudgetExceededError, ShekelInstrumentor, budget, call_of, reconcile
 from shekel.testing import FakeProvider, Reply
 
 from .conftest import CLAUDE, HELLO, MODEL, ask, async_claude, async_client, billed, nano, stream
@@ -216,6 +216,64 @@ class TestShadow:
         assert nano(b.spent) + nano(b.shadow_spent) == bill
         assert told.decisions("cuts") == {"admitted": 1, "would_cut": 1}
         assert told.spans[0]["shekel.budget.shadows"] == ("cuts",)
+
+    @pytest.mark.parametrize("mode", ["sliced", "expected"])
+    @pytest.mark.parametrize(("usd", "cap"), [(0.0001, None), (0.0001, 200), (0.00004, 60), (0.000015, None)])
+    def test_it_predicts_a_stream_of_which_less_than_a_slice_fits(
+        self, provider: FakeProvider, client: openai.OpenAI, mode: str, usd: float, cap: int | None
+    ) -> None:
+        asked = {} if cap is None else {"max_tokens": cap}
+        ended: dict[str, list[int]] = {}
+        for at_limit in ("raise", "shadow"):
+            refused = 0
+            with budget(usd, at_limit=at_limit, mode=mode) as b:
+                for length in (1000, 5, 5):
+                    provider.default = Reply(output_tokens=length, pace=0.0003 if length > 5 else 0)
+                    try:
+                        list(stream(client, **asked))
+                    except BudgetExceededError:
+                        refused += 1
+            assert b.spent <= usd or at_limit == "raise" or mode == "expected"  # which never cuts
+            ended[at_limit] = [refused or b.shadow_refused, b.calls_used]
+        assert ended["shadow"] == ended["raise"]
+
+    def test_it_changes_nothing_for_a_limit_that_is_kept_beside_it(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = Reply(output_tokens=200)
+        with budget("200 output tokens") as kept, budget("100 output tokens", at_limit="shadow") as shadow:
+            list(stream(client, max_tokens=200))
+        assert ([each.used for each in kept.limits()], kept.calls_used) == ([200], 1)
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([100], 1)
+        with budget("200 output tokens") as kept, budget("100 output tokens", at_limit="shadow") as shadow:
+            provider.default = Reply(output_tokens=40)
+            list(stream(client, max_tokens=200))
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([40], 0)
+
+    def test_of_an_answer_that_strict_would_have_capped_lower(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = Reply(output_tokens=200)
+        shadow = budget("100 output tokens", at_limit="shadow", mode="strict")
+        with budget("200 output tokens", mode="strict"), shadow:
+            ask(client, max_tokens=200)
+        assert provider.requests[-1].body["max_tokens"] == 200
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([100], 0)
+
+    def test_a_correction_charges_no_more_than_what_was_held_by_then(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = LONG
+        with budget("$0.0003", at_limit="shadow") as b, budget() as all_of_it:
+            opened = stream(client)
+            list(opened)
+        before, whole = b.spent, all_of_it.spent
+        receipt = call_of(opened)
+        assert receipt is not None
+        assert nano(reconcile(receipt.id, 2 * whole)) == nano(whole)
+        assert (nano(b.spent), nano(all_of_it.spent)) == (nano(before), 2 * nano(whole))
+        reconcile(receipt.id, 0.0001)
+        assert (nano(b.spent), nano(all_of_it.spent)) == (100_000, 100_000)
 
     def test_what_an_open_stream_costs_counts_no_more_once_it_would_have_been_cut(
         self, provider: FakeProvider, client: openai.OpenAI

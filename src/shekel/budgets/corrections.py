@@ -14,7 +14,7 @@ from weakref import ref
 from .. import locks
 from ..ledgers.base import Ledger
 from ..shown import shown
-from .limits import Unit
+from .limits import MOST, Unit
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -24,9 +24,10 @@ REMEMBERED = 10_000
 """Finished calls that can still be corrected, as many as the memory ledger keeps."""
 
 
-_Charge: TypeAlias = "tuple[Hashable, int, bool, ref[Any] | Claim]"
-"""A meter, what it was charged, whether in USD, and whose it is: a budget, by a reference that does not keep it alive,
-or the claim of a policy. A plain tuple, because ten thousand calls are remembered."""
+_Charge: TypeAlias = "tuple[Hashable, int, int | None, ref[Any] | Claim]"
+"""A meter, what it was charged, the most that it may be charged (None if it is not in USD, and stays as it is), and
+whose it is: a budget, by a reference that does not keep it alive, or the claim of a policy. A plain tuple, because ten
+thousand calls are remembered."""
 
 
 class Corrections:
@@ -48,7 +49,7 @@ class Corrections:
             (
                 claim.meter,
                 amounts[claim.meter],
-                claim.unit is Unit.USD,
+                call.frozen.get(claim.meter, MOST) if claim.unit is Unit.USD else None,
                 claim if claim.account is None else claim.account.myself,
             )
             for claim in call.claims
@@ -61,6 +62,8 @@ class Corrections:
 
     def reconcile(self, call_id: str, nano: int, now: int) -> int:
         """Set the cost of a call that has ended, in nano-dollars.
+
+        A shadow that would have cut its stream is charged for no more than it held by then.
 
         Args:
             call_id: of a call that has ended.
@@ -81,15 +84,19 @@ class Corrections:
                     "those under a budget or a policy."
                 )
             model, charges = known
-            changed = [(meter, nano if usd else amount, usd, whose) for meter, amount, usd, whose in charges]
+            changed = [
+                (meter, amount if most is None else min(nano, most), most, whose)
+                for meter, amount, most, whose in charges
+            ]
             self._calls[call_id] = (model, changed)
         self._ledger.settle(call_id, {meter: amount for meter, amount, _, _ in changed}, now)
-        difference = 0
+        greatest = 0
         told: set[int] = set()
         for (_, before, _, _), (meter, after, _, whose) in zip(charges, changed, strict=True):
             if after == before:
                 continue
             difference = after - before
+            greatest = max(greatest, difference, key=abs)
             claim = whose if not isinstance(whose, ref) else None
             account = whose() if isinstance(whose, ref) else None
             if account is not None:
@@ -102,4 +109,4 @@ class Corrections:
                 over = balance.settled + balance.held - claim.limit
                 if over > 0:
                     self._overran(claim, min(over, difference), "reconcile")
-        return difference
+        return greatest
