@@ -7,6 +7,8 @@ time, and a balance is the sum of what counts of them: nothing can be added or t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
 
 from shekel.ledgers.base import Balance, Grant, Refusal
 
@@ -113,7 +115,9 @@ class Oracle:
         ]
         if not fitting and not force:
             lacks = {line: self.lack(line, need, before[line.meter]) for line in voters}
-            tightest = next(line for line in voters if lacks[line] == max(lacks.values()))
+            lacking = [line for line in voters if lacks[line] > 0]
+            shares = [Fraction(lacks[line], line.limit) if line.limit > 0 else inf for line in lacking]
+            tightest = lacking[shares.index(max(shares))]
             balance = before[tightest.meter]
             asked = tightest.base + need * tightest.rate
             return Refusal(tightest, balance, asked, self.frees_at(tightest, need, balance, now))

@@ -1,4 +1,4 @@
-"""Shadow groups and forced admission, in every ledger."""
+"""Shadow groups, forced admission and which line a refusal names, in every ledger."""
 
 from __future__ import annotations
 
@@ -63,6 +63,18 @@ class TestShadow:
     def test_of_a_meter_that_a_voting_line_names_too_the_first_line_counts(self, ledger):
         assert ledger.admit("x", 0, 0, [shadow("m", 10, 5), Line("m", 0, 5)]) == Grant(0)
         assert ledger.read("m") == Balance(0, 5, 1)
+
+
+class TestTightest:
+    def test_lacks_the_largest_share_of_its_limit_whatever_the_units(self, ledger):
+        usd, calls = Line("usd", 1_000_000, 1_031_300), Line("calls", 1, 2)
+        assert ledger.admit("x", 0, 0, [usd, calls]) == Refusal(calls, Balance(), 2)
+        assert ledger.admit("y", 0, 0, [usd._replace(base=9_000_000), calls]).line.meter == "usd"
+
+    def test_one_that_allows_nothing_lacks_the_most_and_of_two_the_first(self, ledger):
+        lines = [Line("fits", 9, 9), Line("much", 1, 90), Line("a", 0, 1), Line("b", 0, 2)]
+        assert ledger.admit("x", 0, 0, lines).line.meter == "a"
+        assert ledger.admit("y", 0, 0, lines[:2]).line.meter == "much"
 
 
 class TestForce:

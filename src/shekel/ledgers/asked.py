@@ -37,13 +37,14 @@ def shadows(
 
 
 def refusal(need: int, asked: Asked, own: Mapping[Cell, int], now: int) -> Refusal:
-    """Name the line that lacks the most room for `need`; the first of those that lack as much."""
+    """Name the line that lacks the largest share of its limit for `need`; the first of those that lack as much."""
     worst: tuple[int, Line, Cell] | None = None
     for cell, (line, _, base, rate, _) in asked.items():
         if line.limit is None or line.shadow is not None:
             continue
         lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit
-        if worst is None or lack > worst[0]:
+        # Lines count in different units, so only shares can be compared. Of a limit of 0 all is lacking.
+        if lack > 0 and (worst is None or lack * max(0, worst[1].limit or 0) > worst[0] * max(0, line.limit)):
             worst = (lack, line, cell)
     assert worst is not None
     lack, line, cell = worst

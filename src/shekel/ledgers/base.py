@@ -89,7 +89,8 @@ class Refusal:
     """The call holds nothing more than before. The tightest meter says why.
 
     Attributes:
-        line: the line that lacks the most room for `need`.
+        line: the line that lacks the largest share of its limit for `need` (one of limit 0 lacks all of it); the first
+            of those that lack as much.
         balance: that meter, before the call.
         asked: what the line would have needed, base + need × rate.
         frees_at: microseconds since the epoch at which enough of that meter will have slid out, at the earliest and if
