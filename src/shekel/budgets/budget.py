@@ -237,6 +237,11 @@ class Budget(Steering, KnownNames):
         if parent is not None:
             parent.family.leave(self)
 
+    @property
+    def entered(self) -> bool:
+        """Whether a block of it is open now."""
+        return self._depth > 0
+
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
