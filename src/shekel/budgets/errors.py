@@ -89,10 +89,13 @@ class BudgetExceededError(Exception):
 
     def _state(self) -> str:
         """The limit, and what is used and held of it."""
-        text = f"{self._who()} {used_of(self.spent, self.limit, self.exceeded_counter)}"
+        text = f"{self._who()} {self._used()}"
         if self.held:
             text += f" and {amount(self.held, self.exceeded_counter)} held by open calls"
         return text
+
+    def _used(self) -> str:
+        return used_of(self.spent, self.limit, self.exceeded_counter)
 
     def _sentence(self) -> str:
         if self.detail:
@@ -148,10 +151,16 @@ def who(budget: str | None, scope: str | None) -> str:
     return f"{name} for {scope}" if scope else name
 
 
-def used_of(spent: float, limit: float, counter: str | None) -> str:
-    """How much of a limit is used: "of $5.00 has $4.99 spent", or "has 3 of 3 calls used"."""
+def used_of(spent: float, limit: float, counter: str | None, *, part: bool = False) -> str:
+    """How much of a limit is used: "of $5.00 has $4.99 spent", or "has 3 of 3 calls used".
+
+    After the name of a part comes that of its budget, whose limit its cap is not: "has $0.99 of its cap of $1.00
+    spent".
+    """
     if counter in COUNTERS:
         return f"has {_count(spent)} of {_count(limit)} {COUNTERS[counter]} used"
+    if part:
+        return f"has {money(spent)} of its cap of {money(limit)} spent"
     return f"of {money(limit)} has {money(spent)} spent"
 
 
