@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shekel import AtLimit, Budget, BudgetExceededError, ShekelInstrumentor, budget, call_of, reconcile
+from shekel import AtLimit, Budget, BudgetExceededError, Exceeded, ShekelInstrumentor, budget, call_of, reconcile, usage
 from shekel.testing import FakeProvider, Reply
 
 from .conftest import CLAUDE, HELLO, MODEL, ask, async_claude, async_client, billed, nano, stream
@@ -587,6 +588,43 @@ class TestLastCall:
             with pytest.raises(BudgetExceededError):
                 ask(client, max_tokens=50)
         assert billed(provider) == nano(b.spent) <= 100_000
+
+    def test_what_is_left_shows_it_only_inside_its_block(self, client: openai.OpenAI) -> None:
+        with budget("$1 + 9 calls", last_call=0.9995) as b, budget("$2") as inner:
+            assert (b.limit, b.remaining, nano(inner.remaining)) == (1, 0.0005, 500_000)
+            assert [(each.limit, each.remaining) for each in b.limits()] == [(1, 0.0005), (9, 9)]
+            assert next((each.limit, each.remaining) for each in usage().limits) == (1, 0.0005)
+            ask(client)
+            left = b.remaining
+            assert left is not None
+            assert nano(left) == 500_000 - nano(b.spent)
+            with b.last_call():
+                assert nano(b.remaining) == 1_000_000_000 - nano(b.spent)
+                assert b.limits()[0].remaining == b.remaining
+            assert b.remaining == left
+
+    def test_a_refusal_and_a_warning_name_the_whole_limit(self, client: openai.OpenAI) -> None:
+        told: list[tuple[float, float]] = []
+        with budget("$0.0001", last_call=0.00006, name="kept", warn_at=0.3, on_warn=lambda *at: told.append(at)) as b:
+            ask(client, max_tokens=50)
+            with pytest.raises(BudgetExceededError) as caught:
+                ask(client, max_tokens=50)
+        assert told == [(b.spent, 0.0001)]
+        assert (caught.value.limit, caught.value.kept) == (0.0001, 0.00006)
+        assert "Budget 'kept' of $0.0001 has" in str(caught.value)
+        assert "and keeps $0.00006 for a last call: a call" in str(caught.value)
+        assert pickle.loads(pickle.dumps(caught.value)).kept == 0.00006
+
+    def test_what_is_lacking_is_asked_for_without_it(self, client: openai.OpenAI) -> None:
+        asked: list[Exceeded] = []
+
+        def grant(question: Exceeded) -> bool:
+            asked.append(question)
+            return True
+
+        with budget("$0.0001", last_call=0.00009, on_exceed=grant):
+            ask(client, max_tokens=50)
+        assert [(each.limit, nano(each.lacking)) for each in asked] == [(0.0001, nano(asked[0].needed) - 10_000)]
 
     def test_not_in_a_thread_beside_it_but_in_a_task_and_a_bound_function(self, provider: FakeProvider) -> None:
         with openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=0) as client:

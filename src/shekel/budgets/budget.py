@@ -254,7 +254,7 @@ class Budget(Steering, KnownNames):
     def last_call(self) -> Any:
         """A block whose calls may also spend what `last_call=` has kept back: `with b.last_call(): ...`."""
         here = context.current()
-        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
+        opened = context.last_calls(here)
         token = context.attach(Context({**here, context.LAST_CALL: opened | {id(self)}}))
         try:
             yield self

@@ -37,6 +37,7 @@ class BudgetExceededError(Exception):
         budget: the budget's name, None if it has none.
         scope: the scope that it limits, such as "user.id=alice"; None for a block of code.
         held: what open calls hold, in the unit of the limit.
+        kept: what of the limit is kept for a last call (`last_call=`), so that this call may not spend it.
         needed: what this call would have held, in that unit.
         window_reset: Unix time in seconds at which the window starts anew; None without a window.
         reason: "exceeded", "cut", "unpriced", "unbounded", "stopped", "paused" (it waited for room in vain),
@@ -59,6 +60,7 @@ class BudgetExceededError(Exception):
         held: float = 0.0,
         needed: float | None = None,
         window_reset: float | None = None,
+        kept: float = 0.0,
         reason: str = "exceeded",
         detail: str | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class BudgetExceededError(Exception):
         self.held = held
         self.needed = needed
         self.window_reset = window_reset
+        self.kept = kept
         self.reason = reason
         self.detail = detail
         Exception.__init__(self, self._sentence())  # a subclass may have another base beside
@@ -92,6 +95,8 @@ class BudgetExceededError(Exception):
         text = f"{self._who()} {self._used()}"
         if self.held:
             text += f" and {amount(self.held, self.exceeded_counter)} held by open calls"
+        if self.kept:
+            text += f", and keeps {amount(self.kept, self.exceeded_counter)} for a last call"
         return text
 
     def _used(self) -> str:

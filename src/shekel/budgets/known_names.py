@@ -109,7 +109,7 @@ class KnownNames(Readings):
     def remaining(self) -> float | None:
         """USD that new calls can still hold: limit − settled − held, at least 0, the least over all its limits in USD
         and those of the budgets around it whose blocks are open; None without a limit of its own. A rate
-        (`max_velocity`) is none of them."""
+        (`max_velocity`) is none of them, and what is kept for a last call counts only inside its block."""
         return self._left(Unit.USD)
 
     @property
@@ -137,7 +137,7 @@ class KnownNames(Readings):
             state.remaining
             for slot in self._slots
             if slot.unit is unit and slot.model is None and slot.rate_of is None
-            if (state := slot.state(self._ledger(), now)) is not None
+            if (state := self._state(slot, now)) is not None
         ]
         return min(rooms, default=None)
 

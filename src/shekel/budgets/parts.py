@@ -166,6 +166,7 @@ class Parts:
             plain = own._replace(
                 meter=part,
                 limit=part.nano,
+                kept=0,
                 window=0,
                 slides=False,
                 until=0,

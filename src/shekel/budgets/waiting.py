@@ -195,7 +195,7 @@ def patiently(
                 balance, limit = refusal.balance, claim.limit or 0
                 lacking = balance.settled + balance.held + refusal.asked - limit
                 question = Exceeded(
-                    found, claim.unit.value, limit / scale, balance.settled / scale, balance.held / scale,
+                    found, claim.unit.value, claim.whole / scale, balance.settled / scale, balance.held / scale,
                     refusal.asked / scale, lacking / scale, call.model, claim.scope,
                 )  # fmt: skip
                 allowance = _allowance((yield Ask(found.on_exceed, question)), question)
