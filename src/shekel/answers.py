@@ -50,7 +50,7 @@ class LimitUsage:
     def of(cls, claim: Claim, balance: Balance) -> LimitUsage:
         """From a claim and what its meter shows."""
         by = NANO if claim.unit is Unit.USD else 1
-        limit = claim.limit or 0
+        limit = claim.whole
         taken = balance.settled + balance.held
         return cls(
             claim.name,
@@ -60,7 +60,7 @@ class LimitUsage:
             limit / by,
             balance.settled / by,
             balance.held / by,
-            max(0, limit - taken) / by,
+            max(0, limit - claim.kept - taken) / by,
             taken / limit if limit else 1.0,
             claim.window / 1_000_000 if claim.window and claim.resets_at is None else None,
             claim.resets_at,

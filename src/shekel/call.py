@@ -132,7 +132,6 @@ class Call(Streamed):
         "fallback_from",
         "fallback_of",
         "frozen",
-        "frozen_at",
         "gate",
         "granted",
         "held_lines",
@@ -158,6 +157,7 @@ class Call(Streamed):
         "refused_claim",
         "request",
         "scope",
+        "short",
         "span",
         "started",
         "started_wall",
@@ -240,7 +240,9 @@ class Call(Streamed):
         """Shadow budgets that would have refused the call, or cut its stream."""
         self.frozen: dict[Hashable, int] = {}
         """What each meter of a shadow that would have cut the stream held by then."""
-        self.frozen_at = 0
+        """Of one that would have capped the output lower, likewise: the most that each meter is charged."""
+        self.short: dict[Hashable, int] = {}
+        """Shadow budgets that hold for fewer output tokens than the call may generate, and for how many."""
         self.overdrawn: dict[Hashable, int] = {}
         """Meters that are used up, whose budgets let an open stream end, and what the call held there by then."""
         self.aftermath: BudgetExceededError | None = None
@@ -308,7 +310,8 @@ class Call(Streamed):
         if self.held_lines is None:
             return 0
         line = self.held_lines[index]
-        return line.base + (self.granted or 0) * line.rate
+        tokens = self.granted or 0
+        return line.base + (self.short.get(line.shadow, tokens) if self.short else tokens) * line.rate
 
     def exposed(self, index: int) -> float:
         """By how much the call can cost more than it holds there, in nano-dollars; `inf` where nothing bounds it."""
@@ -323,7 +326,9 @@ class Call(Streamed):
     def running_on(self, index: int) -> int:
         """What an open stream has cost so far on its meter of that number, which is in nano-dollars."""
         running = self.running()
-        return min(running, self.frozen.get(self.claims[index].meter, 0)) if self._is_left_out(index) else running
+        if not self.left_out and not self.frozen:
+            return running
+        return min(running, self.frozen.get(self.claims[index].meter, 0 if self._is_left_out(index) else running))
 
     # Before the answer
 

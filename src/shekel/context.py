@@ -54,6 +54,12 @@ OURS = frozenset({BUDGETS, MARKS, LAST_CALL, SCOPE, CALL})
 _runtime: Any = getattr(otel, "_RUNTIME_CONTEXT", None)
 
 
+def last_calls(here: Context) -> frozenset[int]:
+    """The ids of the budgets whose reserve calls made in a context may spend."""
+    found: frozenset[int] = here.get(LAST_CALL, frozenset())  # type: ignore[assignment]
+    return found
+
+
 def detach(token: Token[Context]) -> None:
     """Undo `attach`. In another context than the one attached in, do nothing.
 

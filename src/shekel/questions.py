@@ -283,10 +283,11 @@ def _any_room(runtime: Runtime, here: Context) -> Verdict:
         by = refusals.scale(claim.unit)
         error = BudgetExceededError(
             balance.settled / by,
-            (claim.limit or 0) / by,
+            claim.whole / by,
             budget=claim.name,
             scope=claim.scope,
             held=balance.held / by,
+            kept=claim.kept / by,
             exceeded_counter=refusals.COUNTERS.get(claim.unit, claim.unit.value),
             window_reset=claim.resets_at,
             retry_after=None if claim.resets_at is None else max(0.0, claim.resets_at - now),

@@ -6,7 +6,7 @@ clock, and where what is held is nearly used up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, cast
 
 from .providers.base import StreamReader
@@ -44,6 +44,7 @@ class Streamed:
     quote: Quote | None
     need: Need | None
     granted: int | None
+    short: dict[Hashable, int]
     input_tokens: int
 
     def __init__(self) -> None:
@@ -98,9 +99,14 @@ class Streamed:
 
     def _paid_units(self) -> int:
         """Units at which more is asked for: a quarter of a slice before the held output is used up."""
-        if self.granted is None or (self.need is not None and self.need.is_whole(self.granted)):
+        held = self.reach()
+        if held is None or (self.need is not None and self.need.is_whole(held)):
             return NO_LIMIT
-        return max(self.granted * 1000 - 64_000, self.granted * 750)
+        return max(held * 1000 - 64_000, held * 750)
+
+    def reach(self) -> int | None:
+        """Output tokens for which everybody holds, the shadow that holds for the fewest too; None where not counted."""
+        return min(self.short.values()) if self.short and self.granted is not None else self.granted
 
     def running(self) -> int:
         """The estimated cost so far of an open stream, in nano-dollars."""

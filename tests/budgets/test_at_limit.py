@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shekel import AtLimit, Budget, BudgetExceededError, ShekelInstrumentor, budget
+from shekel import AtLimit, Budget, BudgetExceededError, Exceeded, ShekelInstrumentor, budget, call_of, reconcile, usage
 from shekel.testing import FakeProvider, Reply
 
 from .conftest import CLAUDE, HELLO, MODEL, ask, async_claude, async_client, billed, nano, stream
@@ -216,6 +217,64 @@ class TestShadow:
         assert nano(b.spent) + nano(b.shadow_spent) == bill
         assert told.decisions("cuts") == {"admitted": 1, "would_cut": 1}
         assert told.spans[0]["shekel.budget.shadows"] == ("cuts",)
+
+    @pytest.mark.parametrize("mode", ["sliced", "expected"])
+    @pytest.mark.parametrize(("usd", "cap"), [(0.0001, None), (0.0001, 200), (0.00004, 60), (0.000015, None)])
+    def test_it_predicts_a_stream_of_which_less_than_a_slice_fits(
+        self, provider: FakeProvider, client: openai.OpenAI, mode: str, usd: float, cap: int | None
+    ) -> None:
+        asked = {} if cap is None else {"max_tokens": cap}
+        ended: dict[str, list[int]] = {}
+        for at_limit in ("raise", "shadow"):
+            refused = 0
+            with budget(usd, at_limit=at_limit, mode=mode) as b:
+                for length in (1000, 5, 5):
+                    provider.default = Reply(output_tokens=length, pace=0.0003 if length > 5 else 0)
+                    try:
+                        list(stream(client, **asked))
+                    except BudgetExceededError:
+                        refused += 1
+            assert b.spent <= usd or at_limit == "raise" or mode == "expected"  # which never cuts
+            ended[at_limit] = [refused or b.shadow_refused, b.calls_used]
+        assert ended["shadow"] == ended["raise"]
+
+    def test_it_changes_nothing_for_a_limit_that_is_kept_beside_it(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = Reply(output_tokens=200)
+        with budget("200 output tokens") as kept, budget("100 output tokens", at_limit="shadow") as shadow:
+            list(stream(client, max_tokens=200))
+        assert ([each.used for each in kept.limits()], kept.calls_used) == ([200], 1)
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([100], 1)
+        with budget("200 output tokens") as kept, budget("100 output tokens", at_limit="shadow") as shadow:
+            provider.default = Reply(output_tokens=40)
+            list(stream(client, max_tokens=200))
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([40], 0)
+
+    def test_of_an_answer_that_strict_would_have_capped_lower(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = Reply(output_tokens=200)
+        shadow = budget("100 output tokens", at_limit="shadow", mode="strict")
+        with budget("200 output tokens", mode="strict"), shadow:
+            ask(client, max_tokens=200)
+        assert provider.requests[-1].body["max_tokens"] == 200
+        assert ([each.used for each in shadow.limits()], shadow.shadow_refused) == ([100], 0)
+
+    def test_a_correction_charges_no_more_than_what_was_held_by_then(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        provider.default = LONG
+        with budget("$0.0003", at_limit="shadow") as b, budget() as all_of_it:
+            opened = stream(client)
+            list(opened)
+        before, whole = b.spent, all_of_it.spent
+        receipt = call_of(opened)
+        assert receipt is not None
+        assert nano(reconcile(receipt.id, 2 * whole)) == nano(whole)
+        assert (nano(b.spent), nano(all_of_it.spent)) == (nano(before), 2 * nano(whole))
+        reconcile(receipt.id, 0.0001)
+        assert (nano(b.spent), nano(all_of_it.spent)) == (100_000, 100_000)
 
     def test_what_an_open_stream_costs_counts_no_more_once_it_would_have_been_cut(
         self, provider: FakeProvider, client: openai.OpenAI
@@ -529,6 +588,43 @@ class TestLastCall:
             with pytest.raises(BudgetExceededError):
                 ask(client, max_tokens=50)
         assert billed(provider) == nano(b.spent) <= 100_000
+
+    def test_what_is_left_shows_it_only_inside_its_block(self, client: openai.OpenAI) -> None:
+        with budget("$1 + 9 calls", last_call=0.9995) as b, budget("$2") as inner:
+            assert (b.limit, b.remaining, nano(inner.remaining)) == (1, 0.0005, 500_000)
+            assert [(each.limit, each.remaining) for each in b.limits()] == [(1, 0.0005), (9, 9)]
+            assert next((each.limit, each.remaining) for each in usage().limits) == (1, 0.0005)
+            ask(client)
+            left = b.remaining
+            assert left is not None
+            assert nano(left) == 500_000 - nano(b.spent)
+            with b.last_call():
+                assert nano(b.remaining) == 1_000_000_000 - nano(b.spent)
+                assert b.limits()[0].remaining == b.remaining
+            assert b.remaining == left
+
+    def test_a_refusal_and_a_warning_name_the_whole_limit(self, client: openai.OpenAI) -> None:
+        told: list[tuple[float, float]] = []
+        with budget("$0.0001", last_call=0.00006, name="kept", warn_at=0.3, on_warn=lambda *at: told.append(at)) as b:
+            ask(client, max_tokens=50)
+            with pytest.raises(BudgetExceededError) as caught:
+                ask(client, max_tokens=50)
+        assert told == [(b.spent, 0.0001)]
+        assert (caught.value.limit, caught.value.kept) == (0.0001, 0.00006)
+        assert "Budget 'kept' of $0.0001 has" in str(caught.value)
+        assert "and keeps $0.00006 for a last call: a call" in str(caught.value)
+        assert pickle.loads(pickle.dumps(caught.value)).kept == 0.00006
+
+    def test_what_is_lacking_is_asked_for_without_it(self, client: openai.OpenAI) -> None:
+        asked: list[Exceeded] = []
+
+        def grant(question: Exceeded) -> bool:
+            asked.append(question)
+            return True
+
+        with budget("$0.0001", last_call=0.00009, on_exceed=grant):
+            ask(client, max_tokens=50)
+        assert [(each.limit, nano(each.lacking)) for each in asked] == [(0.0001, nano(asked[0].needed) - 10_000)]
 
     def test_not_in_a_thread_beside_it_but_in_a_task_and_a_bound_function(self, provider: FakeProvider) -> None:
         with openai.OpenAI(base_url=provider.openai_url, api_key="t", max_retries=0) as client:

@@ -185,8 +185,8 @@ class TestHowTheyRead:
             ),
             (
                 NodeBudgetExceededError("fetch", 0.4, 0.4, budget="graph", needed=0.1),
-                "Node 'fetch' of budget 'graph' of $0.40 has $0.40 spent: a call to node:fetch that needs $0.10 does "
-                "not fit and was not sent.",
+                "Node 'fetch' of budget 'graph' has $0.40 of its cap of $0.40 spent: a call to node:fetch that needs "
+                "$0.10 does not fit and was not sent.",
             ),
             (
                 AgentLoopError("search", 5, 60.0, 0.125, budget="b"),

@@ -159,6 +159,29 @@ class TestMoney:
         with budget(max_usd=0.04, name="alone") as alone:
             assert alone.limit == 0.04
 
+    def test_a_parent_whose_block_was_left_caps_nothing(self, ask: Ask) -> None:
+        step = budget(max_usd=1, max_llm_calls=9, max_tool_calls=9, name="step")
+        with budget(max_usd=0.02, max_llm_calls=2, max_tool_calls=1, name="flow", **CENT) as flow, step:
+            ask()
+            assert (step.remaining, step.calls_remaining, step.tool_calls_remaining) == (pytest.approx(0.01), 1, 1)
+        assert (step.remaining, step.limit) == (pytest.approx(0.99), 1)
+        assert (step.calls_remaining, step.tool_calls_remaining) == (8, 9)
+        assert (step.parent, step.full_name) == (flow, "flow.step")
+
+    def test_inside_the_parent_the_cap_stays_after_the_block(self, ask: Ask) -> None:
+        with budget(max_usd=0.02, name="flow", **CENT) as flow:
+            with budget(max_usd=1, name="step") as step:
+                ask()
+            assert step.remaining == flow.remaining == pytest.approx(0.01)
+
+    def test_a_parent_that_is_left_first_caps_what_is_still_charged_to_it(self, ask: Ask) -> None:
+        flow, step = budget(max_usd=0.02, name="flow", **CENT), budget(max_usd=1, name="step")
+        flow.__enter__()
+        with step:
+            flow.__exit__(None, None, None)
+            assert step.remaining == pytest.approx(0.02)
+        assert step.remaining == 1
+
     def test_the_cap_follows_the_parent_and_is_no_snapshot(self, ask: Ask) -> None:
         step = budget(max_usd=0.04, name="step")
         with budget(max_usd=0.05, name="flow", **CENT) as flow:

@@ -54,6 +54,11 @@ class TestAgents:
         assert caught.value.agent_name == "a"
         assert (len(provider.requests), b.spent, spent(b, "agent", "a")) == (4, 0.04, 0.02)
 
+    def test_the_refusal_names_the_cap_as_the_part_s_and_not_the_budget_s(self, ask: Ask, agent: Spans) -> None:
+        with budget(max_usd=1, **CENT).agent("z", 0.005), agent("z"), pytest.raises(AgentBudgetExceededError) as caught:
+            ask()
+        assert str(caught.value).startswith("Agent 'z' of the budget has $0.00 of its cap of $0.005 spent: a call")
+
     def test_the_block_may_be_inside_the_span(self, ask: Ask, agent: Spans) -> None:
         b = budget(max_usd=1, **CENT).agent("a", 0.01)
         with agent("a"):
@@ -195,7 +200,7 @@ class TestToolCaps:
         with budget(max_usd=1, **CENT).tool("search", max_usd=0.03, max_calls=3) as b:
             search()
             search()
-            with pytest.raises(ToolBudgetExceededError, match=r"of \$0.03 has \$0.03 spent"):
+            with pytest.raises(ToolBudgetExceededError, match=r"of the budget has \$0\.03 of its cap of \$0\.03 spent"):
                 search()
         assert b.spent == pytest.approx(0.03)
 

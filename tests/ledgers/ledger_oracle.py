@@ -7,6 +7,8 @@ time, and a balance is the sum of what counts of them: nothing can be added or t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import inf
 
 from shekel.ledgers.base import Balance, Grant, Refusal
 
@@ -44,6 +46,7 @@ class Charge:
 class Hold:
     tokens: int
     left_out: tuple
+    short: tuple
     held: dict
 
 
@@ -113,25 +116,34 @@ class Oracle:
         ]
         if not fitting and not force:
             lacks = {line: self.lack(line, need, before[line.meter]) for line in voters}
-            tightest = next(line for line in voters if lacks[line] == max(lacks.values()))
+            lacking = [line for line in voters if lacks[line] > 0]
+            shares = [Fraction(lacks[line], line.limit) if line.limit > 0 else inf for line in lacking]
+            tightest = lacking[shares.index(max(shares))]
             balance = before[tightest.meter]
             asked = tightest.base + need * tightest.rate
             return Refusal(tightest, balance, asked, self.frees_at(tightest, need, balance, now))
         grant = max(fitting, default=need)
-        left_out = []
+        left_out, short = [], []
         for group in dict.fromkeys(line.shadow for line in lines if line.shadow is not None):
             members = [line for line in lines if line.shadow == group]
-            fits = all(self.lack(line, grant, before[line.meter]) <= 0 for line in members if line.limit is not None)
+            limited = [line for line in members if line.limit is not None]
+            fitting = [
+                g
+                for g in range(need, grant + 1)
+                if all(self.lack(line, g, before[line.meter]) <= 0 for line in limited)
+            ]
             holds = call in self.holds and any(line.meter in self.holds[call].held for line in members)
-            if not fits and not (force and (holds or call not in self.holds)):
+            if not fitting and not (force and (holds or call not in self.holds)):
                 left_out.append(group)
-        return Grant(grant, tuple(left_out))
+            elif max(fitting, default=need) < grant:
+                short.append((group, max(fitting, default=need)))
+        return Grant(grant, tuple(left_out), tuple(short))
 
     # The steps
 
     def admit(self, call, need, want, lines, now, *, force=False):
         if call in self.holds:
-            return Grant(self.holds[call].tokens, self.holds[call].left_out)
+            return Grant(self.holds[call].tokens, self.holds[call].left_out, self.holds[call].short)
         if call in self.settled or call in self.released:
             return Grant(0)
         return self.hold(call, need, want, lines, now, force)
@@ -145,16 +157,17 @@ class Oracle:
         lines = [line for i, line in enumerate(lines) if line.meter not in [other.meter for other in lines[:i]]]
         decision = self.decide(call, need, want, lines, now, force)
         if isinstance(decision, Grant):
-            hold = self.holds.setdefault(call, Hold(0, (), {}))
+            hold = self.holds.setdefault(call, Hold(0, (), (), {}))
             for line in lines:
                 if line.shadow is None or line.shadow not in decision.left_out:
-                    amount = line.base + decision.tokens * line.rate
+                    tokens = dict(decision.short).get(line.shadow, decision.tokens)
+                    amount = line.base + tokens * line.rate
                     hold.held[line.meter] = max(amount, hold.held.get(line.meter, 0))
                     life = self.life(line.meter, now, line)
                     life.holds.add(call)
                     life.touched = now
             hold.tokens = max(hold.tokens, decision.tokens)
-            hold.left_out = decision.left_out
+            hold.left_out, hold.short = decision.left_out, decision.short
         return decision
 
     def life(self, meter, now, like):

@@ -1,4 +1,4 @@
-"""Shadow groups and forced admission, in every ledger."""
+"""Shadow groups, forced admission and which line a refusal names, in every ledger."""
 
 from __future__ import annotations
 
@@ -29,10 +29,22 @@ class TestShadow:
         assert ledger.admit("x", 0, 0, lines) == Grant(0, ("s",))
         assert [ledger.read(meter).holds for meter in ("usd", "calls", "seen", "b")] == [0, 0, 0, 1]
 
-    def test_is_judged_by_the_grant_that_the_others_gave(self, ledger):
-        assert ledger.admit("x", 1, 50, [Line("real", 100, 0, 10), shadow("told", 59, 0, 6)]) == Grant(10, ("s",))
-        assert ledger.admit("y", 1, 50, [Line("real", 200, 0, 10), shadow("told", 60, 0, 6)]) == Grant(10)
-        assert ledger.read("told") == Balance(0, 60, 1)
+    def test_holds_for_as_much_of_the_grant_as_fits(self, ledger):
+        assert ledger.admit("x", 1, 50, [Line("real", 100, 0, 10), shadow("told", 59, 0, 6)]) == Grant(
+            10, (), (("s", 9),)
+        )
+        assert (ledger.read("real"), ledger.read("told")) == (Balance(0, 100, 1), Balance(0, 54, 1))
+        assert ledger.admit("y", 1, 50, [Line("real", 200, 0, 10), shadow("told", 114, 0, 6)]) == Grant(10)
+        assert ledger.read("told") == Balance(0, 114, 2)
+
+    def test_is_left_out_where_the_least_does_not_fit(self, ledger):
+        assert ledger.admit("x", 3, 50, [Line("real", 100, 0, 10), shadow("told", 17, 0, 6)]) == Grant(10, ("s",))
+        assert ledger.admit("y", 3, 3, [shadow("told", 18, 0, 6)]) == Grant(3)
+
+    def test_the_tightest_line_of_a_group_says_how_much_it_holds_for(self, ledger):
+        lines = [shadow("usd", 100, 10, 10), shadow("tokens", 5, 0, 1), shadow("b", 8, 0, 1, group="t")]
+        assert ledger.admit("x", 1, 9, lines) == Grant(9, (), (("s", 5), ("t", 8)))
+        assert [ledger.read(meter).held for meter in ("usd", "tokens", "b")] == [60, 5, 8]
 
     def test_never_names_the_refusal(self, ledger):
         lines = [shadow("told", 0, 1_000), Line("real", 10, 11)]
@@ -51,6 +63,18 @@ class TestShadow:
     def test_of_a_meter_that_a_voting_line_names_too_the_first_line_counts(self, ledger):
         assert ledger.admit("x", 0, 0, [shadow("m", 10, 5), Line("m", 0, 5)]) == Grant(0)
         assert ledger.read("m") == Balance(0, 5, 1)
+
+
+class TestTightest:
+    def test_lacks_the_largest_share_of_its_limit_whatever_the_units(self, ledger):
+        usd, calls = Line("usd", 1_000_000, 1_031_300), Line("calls", 1, 2)
+        assert ledger.admit("x", 0, 0, [usd, calls]) == Refusal(calls, Balance(), 2)
+        assert ledger.admit("y", 0, 0, [usd._replace(base=9_000_000), calls]).line.meter == "usd"
+
+    def test_one_that_allows_nothing_lacks_the_most_and_of_two_the_first(self, ledger):
+        lines = [Line("fits", 9, 9), Line("much", 1, 90), Line("a", 0, 1), Line("b", 0, 2)]
+        assert ledger.admit("x", 0, 0, lines).line.meter == "a"
+        assert ledger.admit("y", 0, 0, lines[:2]).line.meter == "much"
 
 
 class TestForce:

@@ -200,7 +200,12 @@ class Admission(Appraisal):
             if need.strict_base is not None and need.most is not None:
                 # What is asked for now is bounded by the grant, not by the model's maximum.
                 call.upper = need.strict_base + cap * need.strict_rate
-            lines = [each._replace(base=each.base + cap * each.rate, rate=0) for each in lines]
+            caps = dict(answer.short)
+            lines = [each._replace(base=each.base + caps.get(each.shadow, cap) * each.rate, rate=0) for each in lines]
+            # A shadow that would have capped the output lower is charged for no more than that.
+            call.frozen = {each.meter: each.base for each in lines if each.shadow in caps}
+        else:
+            call.short = dict(answer.short)
         if answer.left_out:
             call.left_out = frozenset(answer.left_out)
             lines = [each._replace(base=0, rate=0) if each.shadow in call.left_out else each for each in lines]

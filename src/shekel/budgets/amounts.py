@@ -17,16 +17,15 @@ def amounts_of(call: Call, cost: Cost) -> dict[Hashable, int]:
     """What each meter is charged: the cost for money, the usage for tokens, one for a call.
 
     Strict meters take the upper bound where the cost is only estimated. A shadow that would have refused the call
-    takes nothing of it, and one that would have cut it no more than it held.
+    takes nothing of it, and one that would have cut it, or capped its output lower, no more than it held.
     """
     amounts: dict[Hashable, int] = {}
     for index, claim in enumerate(call.claims):
-        if call.left_out and claim.shadow in call.left_out:
-            frozen = call.frozen.get(claim.meter)
-            if frozen is not None:
-                amounts[claim.meter] = min(frozen, _amount(call, cost, claim, index))
-            continue
-        amounts[claim.meter] = _amount(call, cost, claim, index)
+        frozen = call.frozen.get(claim.meter) if call.frozen else None
+        if frozen is not None:
+            amounts[claim.meter] = min(frozen, _amount(call, cost, claim, index))
+        elif not call.left_out or claim.shadow not in call.left_out:
+            amounts[claim.meter] = _amount(call, cost, claim, index)
     return amounts
 
 

@@ -31,7 +31,7 @@ class BudgetsOfContext:
     """The payer for the blocks around a call."""
 
     def claims(self, here: Context, now: float, *, provider: str | None = None) -> Iterable[Claim]:
-        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
+        opened = context.last_calls(here)
         stack = around(here)
         if len(stack) == 1 and not stack[0].parts:
             return stack[0].claims(now, last_call=id(stack[0]) in opened)

@@ -114,7 +114,7 @@ class Questions:
         scale = NANO if claim.unit is Unit.USD else 1
         balance, limit = refusal.balance, claim.limit or 0
         return Exceeded(
-            budget, claim.unit.value, limit / scale, balance.settled / scale, balance.held / scale,
+            budget, claim.unit.value, claim.whole / scale, balance.settled / scale, balance.held / scale,
             refusal.asked / scale, (balance.settled + balance.held + refusal.asked - limit) / scale,
             call.model, claim.scope, None if claim.part is None else claim.part.label,
         )  # fmt: skip

@@ -241,6 +241,11 @@ class Budget(Steering, KnownNames):
         if parent is not None:
             parent.family.leave(self)
 
+    @property
+    def entered(self) -> bool:
+        """Whether a block of it is open now."""
+        return self._depth > 0
+
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
@@ -253,7 +258,7 @@ class Budget(Steering, KnownNames):
     def last_call(self) -> Any:
         """A block whose calls may also spend what `last_call=` has kept back: `with b.last_call(): ...`."""
         here = context.current()
-        opened: frozenset[int] = here.get(context.LAST_CALL, frozenset())  # type: ignore[assignment]
+        opened = context.last_calls(here)
         token = context.attach(Context({**here, context.LAST_CALL: opened | {id(self)}}))
         try:
             yield self

@@ -69,12 +69,11 @@ class Charged:
             if span.ends is not None:
                 until = min(until, span.ends)
             limit = slot.amount(now)
-            if limit is not None and number == 0:
-                limit -= reserve
+            kept = reserve if limit is not None and number == 0 else 0
             claims.append(
                 Claim(
                     meter=slot.meter(now),
-                    limit=limit,
+                    limit=None if limit is None else limit - kept,
                     mode=self.mode,
                     name=self.name,
                     resets_at=span.ends,
@@ -91,6 +90,7 @@ class Charged:
                     model=slot.model,
                     stopped=self._stopped,
                     last_call=last_call,
+                    kept=kept,
                     rate_of=slot.rate_of,
                     number=number,
                 )
@@ -174,7 +174,7 @@ class Charged:
     def _warn(self, call: Call, claim: Claim, used: int, share: float, thresholds: Thresholds) -> None:
         told: dict[str, Any] = {} if self.name is None else {names.BUDGET_NAME: self.name}
         if claim.unit is Unit.USD:
-            told[names.BUDGET_LIMIT_USD] = (claim.limit or 0) / NANO
+            told[names.BUDGET_LIMIT_USD] = claim.whole / NANO
             told[names.BUDGET_SPENT_USD] = used / NANO
         else:
             told[names.BUDGET_UNIT] = claim.unit.value

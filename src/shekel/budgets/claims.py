@@ -99,6 +99,8 @@ class Claim(NamedTuple):
     stopped: bool = False
     last_call: bool = False
     """Whether the call may spend what its budget keeps back for a last one."""
+    kept: int = 0
+    """What is kept for such a call, in nano-dollars, where this one may not spend it: `limit` is without it."""
     rate_of: str | None = None
     """Set where the limit is a rate ("$1/min"), which has an error of its own: the rate as it was given."""
     number: int = 0
@@ -109,6 +111,11 @@ class Claim(NamedTuple):
     """Patterns, one of which the model must match beside `model`; none for every model."""
     row: Row | None = None
     """Set where the limit is a policy's."""
+
+    @property
+    def whole(self) -> int:
+        """The limit as it was given, with what is kept for a last call: what people are told; 0 without one."""
+        return (self.limit or 0) + self.kept
 
     @property
     def votes(self) -> bool:

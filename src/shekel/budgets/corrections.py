@@ -14,7 +14,7 @@ from weakref import ref
 from .. import locks
 from ..ledgers.base import Ledger
 from ..shown import shown
-from .limits import Unit
+from .limits import MOST, Unit
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -26,10 +26,10 @@ REMEMBERED = 10_000
 """Finished calls that can still be corrected, as many as the memory ledger keeps."""
 
 
-_Charge: TypeAlias = "tuple[Hashable, int, bool, ref[Any] | Claim, Booked | None]"
-"""A meter, what it was charged, whether in USD, and whose it is: a budget, by a reference that does not keep it alive,
-or the claim of a policy. Then what the books of a budget have of the call, beside one meter of each. A plain tuple,
-because ten thousand calls are remembered."""
+_Charge: TypeAlias = "tuple[Hashable, int, int | None, ref[Any] | Claim, Booked | None]"
+"""A meter, what it was charged, the most that it may be charged (None if it is not in USD, and stays as it is), and
+whose it is: a budget, by a reference that does not keep it alive, or the claim of a policy. Then what the books of a
+budget have of the call, beside one meter of each. A plain tuple, because ten thousand calls are remembered."""
 
 
 class Corrections:
@@ -51,7 +51,7 @@ class Corrections:
             (
                 claim.meter,
                 amounts[claim.meter],
-                claim.unit is Unit.USD,
+                call.frozen.get(claim.meter, MOST) if claim.unit is Unit.USD else None,
                 claim if claim.account is None else claim.account.myself,
                 booked.get(claim.meter),
             )
@@ -65,6 +65,8 @@ class Corrections:
 
     def reconcile(self, call_id: str, nano: int, now: int, tracking: Tracking | None = None) -> int:
         """Set the cost of a call that has ended, in nano-dollars.
+
+        A shadow that would have cut its stream is charged for no more than it held by then.
 
         Args:
             call_id: of a call that has ended.
@@ -91,7 +93,7 @@ class Corrections:
         with locks.books:
             known = self._calls.get(call_id)
         model, charges = ("", []) if known is None else known
-        amounts = {meter: nano if usd else amount for meter, amount, usd, _, _ in charges}
+        amounts = {meter: _after(amount, most, nano) for meter, amount, most, _, _ in charges}
         moved = None if known is None else self._ledger.correct(call_id, amounts, now)
         if moved is None:
             raise LookupError(
@@ -105,17 +107,17 @@ class Corrections:
         difference = 0
         changed: list[_Charge] = []
         with locks.books:
-            for meter, amount, usd, whose, booked in charges:
-                after = nano if usd else amount
+            for meter, amount, most, whose, booked in charges:
+                after = _after(amount, most, nano)
                 # A budget's books have the call once, however many of its meters do, and not after a reset.
-                stands = usd and (booked is not None or not isinstance(whose, ref))
+                stands = most is not None and (booked is not None or not isinstance(whose, ref))
                 account = whose() if isinstance(whose, ref) else None
                 if booked is not None and account is not None:
                     booked = account.corrected(call_id, model, after - amount, booked)
                     stands = booked is not None
                 if stands and after != amount:
                     difference = after - amount
-                changed.append((meter, after, usd, whose, booked))
+                changed.append((meter, after, most, whose, booked))
             if call_id in self._calls:
                 self._calls[call_id] = (model, changed)
         return difference
@@ -123,11 +125,11 @@ class Corrections:
     def _tell(self, charges: list[_Charge], moved: Mapping[Hashable, int], now: int) -> None:
         """Let those know who wait for room or watch the limits. Called outside any lock."""
         told: set[int] = set()
-        for meter, _, usd, whose, _ in charges:
+        for meter, _, most, whose, _ in charges:
             claim = whose if not isinstance(whose, ref) else None
             account = whose() if isinstance(whose, ref) else None
             more = moved.get(meter, 0)
-            if not usd or not more:
+            if most is None or not more:
                 continue
             if account is not None:
                 if id(account) not in told:
@@ -139,3 +141,8 @@ class Corrections:
                 over = balance.settled + balance.held - claim.limit
                 if over > 0:
                     self._overran(claim, min(over, more), "reconcile")
+
+
+def _after(amount: int, most: int | None, nano: int) -> int:
+    """What a meter is charged once a call has cost so much."""
+    return amount if most is None else min(nano, most)

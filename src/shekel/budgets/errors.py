@@ -37,6 +37,7 @@ class BudgetExceededError(Exception):
         budget: the budget's name, None if it has none.
         scope: the scope that it limits, such as "user.id=alice"; None for a block of code.
         held: what open calls hold, in the unit of the limit.
+        kept: what of the limit is kept for a last call (`last_call=`), so that this call may not spend it.
         needed: what this call would have held, in that unit.
         window_reset: Unix time in seconds at which the window starts anew; None without a window.
         reason: "exceeded", "cut", "unpriced", "unbounded", "stopped", "paused" (it waited for room in vain),
@@ -59,6 +60,7 @@ class BudgetExceededError(Exception):
         held: float = 0.0,
         needed: float | None = None,
         window_reset: float | None = None,
+        kept: float = 0.0,
         reason: str = "exceeded",
         detail: str | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class BudgetExceededError(Exception):
         self.held = held
         self.needed = needed
         self.window_reset = window_reset
+        self.kept = kept
         self.reason = reason
         self.detail = detail
         Exception.__init__(self, self._sentence())  # a subclass may have another base beside
@@ -89,10 +92,15 @@ class BudgetExceededError(Exception):
 
     def _state(self) -> str:
         """The limit, and what is used and held of it."""
-        text = f"{self._who()} {used_of(self.spent, self.limit, self.exceeded_counter)}"
+        text = f"{self._who()} {self._used()}"
         if self.held:
             text += f" and {amount(self.held, self.exceeded_counter)} held by open calls"
+        if self.kept:
+            text += f", and keeps {amount(self.kept, self.exceeded_counter)} for a last call"
         return text
+
+    def _used(self) -> str:
+        return used_of(self.spent, self.limit, self.exceeded_counter)
 
     def _sentence(self) -> str:
         if self.detail:
@@ -148,10 +156,16 @@ def who(budget: str | None, scope: str | None) -> str:
     return f"{name} for {scope}" if scope else name
 
 
-def used_of(spent: float, limit: float, counter: str | None) -> str:
-    """How much of a limit is used: "of $5.00 has $4.99 spent", or "has 3 of 3 calls used"."""
+def used_of(spent: float, limit: float, counter: str | None, *, part: bool = False) -> str:
+    """How much of a limit is used: "of $5.00 has $4.99 spent", or "has 3 of 3 calls used".
+
+    After the name of a part comes that of its budget, whose limit its cap is not: "has $0.99 of its cap of $1.00
+    spent".
+    """
     if counter in COUNTERS:
         return f"has {_count(spent)} of {_count(limit)} {COUNTERS[counter]} used"
+    if part:
+        return f"has {money(spent)} of its cap of {money(limit)} spent"
     return f"of {money(limit)} has {money(spent)} spent"
 
 

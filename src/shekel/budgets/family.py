@@ -45,6 +45,17 @@ class Family:
             parent = parent.family.parent
         return found
 
+    def around(self, own: Budget) -> list[Budget]:
+        """Those of them that share in what new calls may spend: whose block is open, or was left before that of the
+        child inside it."""
+        above = self.above(own)
+        inner = [own, *above]
+        return [
+            parent
+            for parent, child in zip(above, inner, strict=False)
+            if parent.entered or any(each is child for each in parent.family.active)
+        ]
+
     @property
     def active(self) -> list[Budget]:
         """Children whose blocks are entered now; one that is entered twice stands there twice."""

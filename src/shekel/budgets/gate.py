@@ -119,7 +119,13 @@ class Gate(Admission):
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
         if call.quote is None or not call.held_lines:
             return
-        lines = [each for each in with_failed(call, call.held_lines) if each.shadow not in call.left_out]
+        lines = [
+            each._replace(base=each.base + call.short[each.shadow] * each.rate, rate=0)
+            if each.shadow in call.short
+            else each
+            for each in with_failed(call, call.held_lines)
+            if each.shadow not in call.left_out
+        ]
         granted = call.granted or 0
         self.ledger.extend(call.id, granted, granted, lines, call.moment(), force=True)
 
@@ -141,10 +147,11 @@ class Gate(Admission):
             account = claim.account
             if account is not None and claim.first:
                 amount = amounts.get(claim.meter, 0)
-                if call.left_out and claim.shadow in call.left_out:
+                if claim.meter in call.frozen:
                     account.saved(call, cost.spent - amount)
-                    if claim.meter not in call.frozen:
-                        continue
+                elif call.left_out and claim.shadow in call.left_out:
+                    account.saved(call, cost.spent)
+                    continue
                 booked[claim.meter] = account.call_settled(call, cost, amount, innermost=account is innermost)
         now = call.moment()
         if self.watching is not None:

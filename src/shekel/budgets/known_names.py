@@ -94,8 +94,8 @@ class KnownNames(Readings):
 
     @property
     def limit(self) -> float | None:
-        """The limit in USD, with what was granted for the present window; inside other budgets no more than what it
-        has spent and what they have left. None if there is none."""
+        """The limit in USD, with what was granted for the present window; no more than what it
+        has spent and what the budgets around it, whose blocks are open, have left. None if there is none."""
         limit = self.max_usd
         room = None if limit is None else self._room_above(Unit.USD)
         if limit is None or room is None:
@@ -111,18 +111,19 @@ class KnownNames(Readings):
     @property
     def remaining(self) -> float | None:
         """USD that new calls can still hold: limit − settled − held, at least 0, the least over all its limits in USD
-        and those of the budgets around it; None without a limit of its own. A rate (`max_velocity`) is none of them."""
+        and those of the budgets around it whose blocks are open; None without a limit of its own. A rate
+        (`max_velocity`) is none of them, and what is kept for a last call counts only inside its block."""
         return self._left(Unit.USD)
 
     @property
     def calls_remaining(self) -> int | None:
-        """Calls that are left, here and in the budgets around; None without a limit of calls."""
+        """Calls that are left, here and in the open budgets around; None without a limit of calls."""
         left = self._left(Unit.CALLS)
         return None if left is None else int(left)
 
     @property
     def tool_calls_remaining(self) -> int | None:
-        """Runs of tools that are left, here and in the budgets around; None without a limit of them."""
+        """Runs of tools that are left, here and in the open budgets around; None without a limit of them."""
         left = self._left(Unit.TOOL_CALLS)
         return None if left is None else int(left)
 
@@ -139,12 +140,12 @@ class KnownNames(Readings):
             state.remaining
             for slot in self._slots
             if slot.unit is unit and slot.model is None and slot.rate_of is None
-            if (state := slot.state(self._ledger(), now)) is not None
+            if (state := self._state(slot, now)) is not None
         ]
         return min(rooms, default=None)
 
     def _room_above(self, unit: Unit) -> float | None:
-        rooms = [room for each in self.family.above(self) if (room := each.room(unit)) is not None]
+        rooms = [room for each in self.family.around(cast("Budget", self)) if (room := each.room(unit)) is not None]
         return min(rooms, default=None)
 
     # Tools

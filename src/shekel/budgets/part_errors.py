@@ -34,6 +34,9 @@ class PartExceededError(BudgetExceededError):
         budget = who(self.budget, self.scope)
         return f"{self.kind.capitalize()} {self._name!r} of {budget[0].lower()}{budget[1:]}"
 
+    def _used(self) -> str:
+        return used_of(self.spent, self.limit, self.exceeded_counter, part=True)
+
 
 class NodeBudgetExceededError(PartExceededError):
     """A node of a graph has used up its cap. `node_name` names it."""
@@ -221,7 +224,7 @@ class ToolBudgetExceededError(Exception):
             return f"{name}: {self.detail}"
         call = f"the tool {self.tool_name!r}"
         if self.usd_limit is not None and (self.exceeded_counter == "usd" or self.calls_limit is None):
-            state = used_of(self.usd_spent, self.usd_limit, "usd")
+            state = used_of(self.usd_spent, self.usd_limit, "usd", part=self.part is not None)
             costs = f", which costs {amount(self.price, 'usd')}," if self.price else ""
             return f"{name} {state}: {call}{costs} does not fit and was not run.{frees_room(self.retry_after)}"
         if self.calls_limit is None:

@@ -197,6 +197,7 @@ class Parts:
             plain = own._replace(
                 meter=part,
                 limit=part.limit,
+                kept=0,
                 window=0,
                 slides=False,
                 until=0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from .. import late
+from .. import context, late
 from ..ledgers.base import Ledger
 from . import wiring
 from .asking import Allowance
@@ -23,6 +23,7 @@ class Readings:
     _slots: list[Slot]
     _books: Books
     _allowances: list[Allowance]
+    _reserve: int
 
     def _ledger(self) -> Ledger:
         return wiring.ledger()
@@ -46,7 +47,12 @@ class Readings:
         late.flush()
         now = time.time()
         slots = [slot for slot in self._slots if slot.at_limit is not AtLimit.WARN]  # a warning is no limit
-        return [state for slot in slots if (state := slot.state(self._ledger(), now)) is not None]
+        return [state for slot in slots if (state := self._state(slot, now)) is not None]
+
+    def _state(self, slot: Slot, now: float) -> LimitState | None:
+        """A limit for calls made here: what is kept for a last call is left to those inside its block."""
+        kept = self._reserve if slot is self._slots[0] and id(self) not in context.last_calls(context.current()) else 0
+        return slot.state(self._ledger(), now, kept)
 
     @property
     def allowances(self) -> list[Allowance]:

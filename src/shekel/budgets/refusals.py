@@ -68,16 +68,17 @@ def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceed
         "held": balance.held / by,
         "needed": refusal.asked / by,
         "window_reset": claim.resets_at,
+        "kept": claim.kept / by,
         "reason": "cut" if cut else "exceeded",
     }
     tokens = {"input": call.input_tokens, "output": 0 if call.reader is None else call.reader.units // 1000}
     if claim.rate_of is not None and not cut:
         return SpendVelocityExceededError(
-            spent / by, (claim.limit or 0) / by, claim.window / 1_000_000, call.model, tokens, **arguments
+            spent / by, claim.whole / by, claim.window / 1_000_000, call.model, tokens, **arguments
         )
     if claim.part is not None:
-        return claim.part.error(spent / by, (claim.limit or 0) / by, model=call.model, tokens=tokens, **arguments)
-    return BudgetExceededError(spent / by, (claim.limit or 0) / by, call.model, tokens, **arguments)
+        return claim.part.error(spent / by, claim.whole / by, model=call.model, tokens=tokens, **arguments)
+    return BudgetExceededError(spent / by, claim.whole / by, call.model, tokens, **arguments)
 
 
 def running(call: Call, claim: Claim) -> int:
@@ -97,7 +98,17 @@ def waited(refusal: Any, seconds: float) -> BudgetPausedError:
     """The call waited for room, and none came in time."""
     state = {key: value for key, value in vars(refusal).items() if key not in ("reason", "detail")}
     spent, limit, model, tokens = (state.pop(key) for key in ("spent", "limit", "model", "tokens"))
-    known = ("retry_after", "window_spent", "exceeded_counter", "budget", "scope", "held", "needed", "window_reset")
+    known = (
+        "retry_after",
+        "window_spent",
+        "exceeded_counter",
+        "budget",
+        "scope",
+        "held",
+        "needed",
+        "window_reset",
+        "kept",
+    )
     return BudgetPausedError(
         spent,
         limit,
@@ -113,7 +124,7 @@ def stopped(call: Call, claim: Claim, balance: Balance, *, cut: bool = False) ->
     by = scale(claim.unit)
     return BudgetExceededError(
         balance.settled / by,
-        (claim.limit or 0) / by,
+        claim.whole / by,
         call.model,
         budget=claim.name,
         scope=claim.scope,
@@ -131,7 +142,7 @@ def in_between(call: Call, claim: Claim) -> BudgetExceededError:
     by = scale(claim.unit)
     return BudgetExceededError(
         0.0,
-        (claim.limit or 0) / by,
+        claim.whole / by,
         call.model,
         budget=claim.name,
         scope=claim.scope,
@@ -147,7 +158,7 @@ def finished(call: Call, claim: Claim, balance: Balance) -> BudgetExceededError:
     by = scale(claim.unit)
     return BudgetExceededError(
         balance.settled / by,
-        (claim.limit or 0) / by,
+        claim.whole / by,
         call.model,
         exceeded_counter=COUNTERS.get(claim.unit, claim.unit.value),
         budget=claim.name,
@@ -162,7 +173,7 @@ def unpriced(call: Call, claim: Claim, settled: int) -> UnpricedModelError:
     """The model has no known price, and the budget is a limit in USD."""
     return UnpricedModelError(
         settled / NANO,
-        (claim.limit or 0) / NANO,
+        claim.whole / NANO,
         call.model,
         budget=claim.name,
         scope=claim.scope,
@@ -207,7 +218,7 @@ def _unbounded(call: Call, claim: Claim, ledger: Ledger, detail: str) -> Unbound
     by = scale(claim.unit)
     return UnboundedCallError(
         ledger.read(claim.meter, call.moment()).settled / by,
-        (claim.limit or 0) / by,
+        claim.whole / by,
         call.model,
         budget=claim.name,
         scope=claim.scope,

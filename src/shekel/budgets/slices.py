@@ -56,14 +56,15 @@ class Slices:
         """Hold for more output of a stream that has produced `tokens`. False: there is no more, see `call.cut`."""
         need = call.need
         held = call.held_lines
-        if call.granted is None or need is None or held is None or need.is_whole(call.granted):
+        reach = call.reach()
+        if reach is None or need is None or held is None or need.is_whole(reach):
             return True
         if locks.inside():  # a finaliser reads a stream in the middle of a step: the next chunk asks again
             return True
         now = call.moment()
         self._see_limits(call, now / 1_000_000)
-        done = max(tokens, call.granted)
-        least = tokens + need.least(tokens) if tokens >= call.granted else call.granted + 1
+        done = max(tokens, reach)
+        least = tokens + need.least(tokens) if tokens >= reach else reach + 1
         want = max(least, done + self.size(call, need, done, now))
         known = None if call.reader is None else call.reader.input_tokens()
         asked, before = (call.claims, known, call.left_out), call.asked
@@ -83,12 +84,11 @@ class Slices:
         if answer.left_out:
             self._freeze(call, held, frozenset(answer.left_out))
             lines = [
-                before._replace(base=before.base + call.frozen_at * before.rate, rate=0)
-                if now.shadow in call.left_out
-                else now
+                before._replace(base=call.frozen.get(before.meter, 0), rate=0) if now.shadow in call.left_out else now
                 for before, now in zip(held, lines, strict=True)
             ]
-        call.granted = answer.tokens
+        call.granted = max(call.granted or 0, answer.tokens)
+        call.short = dict(answer.short)
         call.held_lines, call.asked = lines, asked
         return True
 
@@ -134,9 +134,8 @@ class Slices:
 
     def _freeze(self, call: Call, held: list[Line], groups: frozenset[Hashable]) -> None:
         """Shadow budgets would have cut the stream here: they count no more of it."""
-        call.frozen_at = call.granted or 0
-        for claim, each in zip(call.claims, held, strict=True):
+        for index, (claim, each) in enumerate(zip(call.claims, held, strict=True)):
             if each.shadow in groups:
-                call.frozen[claim.meter] = each.base + call.frozen_at * each.rate
+                call.frozen[claim.meter] = call.held(index)
         call.left_out |= groups
         self._tell_shadows(call, groups, "would_cut")

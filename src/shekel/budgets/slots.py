@@ -38,7 +38,7 @@ class LimitState:
         limit: the most, with what was granted for the present window.
         used: what is settled.
         held: what open calls hold.
-        remaining: what is left, at least 0.
+        remaining: what new calls can still hold, at least 0; what is kept for a last call only inside its block.
         resets_at: the Unix time in seconds at which its period ends; None for other windows.
         model: the model it is for; None for all.
     """
@@ -118,14 +118,14 @@ class Slot:
         now = time.time()
         return ledger.read(self.meter(now), int(now * 1_000_000))
 
-    def state(self, ledger: Ledger, now: float) -> LimitState | None:
-        """The limit with its numbers; None where there is no limit."""
+    def state(self, ledger: Ledger, now: float, kept: int = 0) -> LimitState | None:
+        """The limit with its numbers, of which so much is kept back; None where there is no limit."""
         limit = self.amount(now)
         if limit is None:
             return None
         balance = ledger.read(self.meter(now), int(now * 1_000_000))
         by = NANO if self.unit is Unit.USD else 1
-        left = max(0, limit - balance.settled - balance.held)
+        left = max(0, limit - kept - balance.settled - balance.held)
         return LimitState(
             str(self.limit),
             self.unit,

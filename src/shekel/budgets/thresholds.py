@@ -81,9 +81,9 @@ class Thresholds:
             used: what is settled of it.
             now: microseconds since the epoch.
         """
-        limit = claim.limit
-        if limit is None:
+        if claim.limit is None:
             return []
+        limit = claim.whole
         found = []
         for share in self.shares:
             key = (claim.meter, share)
@@ -103,13 +103,13 @@ class Thresholds:
         """The limit is another one: what was warned of and is no more reached may be warned of again."""
         with locks.books:
             for share in self.shares:
-                if used < least(share, claim.limit or 0):
+                if used < least(share, claim.whole):
                     self._warned.pop((claim.meter, share), None)
 
     def tell(self, name: str | None, claim: Claim, used: int) -> None:
         """Warn. Called outside any lock; an error of the callback is reported and goes no further."""
         scale = NANO if claim.unit is Unit.USD else 1
-        spent, limit = used / scale, (claim.limit or 0) / scale
+        spent, limit = used / scale, claim.whole / scale
         if self._on_warn is not None:
             call_back("called on_warn", self._on_warn, spent, limit)
             return

@@ -157,7 +157,7 @@ def _refused(
     if claim.unit is Unit.TOOL_CALLS:
         calls_used, calls_limit = used, claim.limit
     else:
-        usd_spent, usd_limit = used, claim.limit
+        usd_spent, usd_limit = used, claim.whole
     budget = _owner(claim)
     if calls_limit is None and budget is not None:
         calls_used = budget.tool_calls_used
@@ -184,7 +184,7 @@ def _of(ledger: Ledger, own: Sequence[_Charge], unit: Unit, now: int) -> tuple[i
     for charge in own:
         if charge.claim.unit is unit:
             balance = ledger.read(charge.line.meter, now)
-            return balance.settled + balance.held, charge.claim.limit
+            return balance.settled + balance.held, None if charge.claim.limit is None else charge.claim.whole
     return 0, None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
 from .base import Balance, Line, Meter, Refusal
@@ -12,31 +12,39 @@ Asked: TypeAlias = dict[Cell, tuple[Line, Meter, int, int, int]]
 """The lines of a step by cell, as a name may be slow to hash: line, meter, base, rate, and `ends` as it will be."""
 
 
-def out_of_room(grant: int, asked: Asked, own: Mapping[Cell, int], force: bool, admission: bool) -> tuple[object, ...]:
-    """The shadow groups that do not fit at a grant, in the order of the lines."""
-    fits: dict[object, bool] = {}
-    holds: set[object] = set()
+def shadows(
+    need: int, grant: int, asked: Asked, own: Mapping[Cell, int], force: bool, admission: bool
+) -> dict[Hashable, int]:
+    """What each shadow group takes of a grant, in tokens, in the order of the lines; -1 where not even `need` fits."""
+    fits: dict[Hashable, int] = {}
+    holds: set[Hashable] = set()
     for cell, (line, _, base, rate, _) in asked.items():
         group = line.shadow
         if group is None:
             continue
         if cell in own:
             holds.add(group)
-        room = 0
+        most = fits.get(group, grant)
         if line.limit is not None:
-            room = line.limit - cell.settled - cell.held + own.get(cell, 0) - base - grant * rate
-        fits[group] = fits.get(group, True) and room >= 0
-    return tuple([g for g, fit in fits.items() if not fit and not (force and (admission or g in holds))])
+            room = line.limit - cell.settled - cell.held + own.get(cell, 0) - base
+            if most * rate > room:
+                most = room // rate if rate else -1
+        fits[group] = most
+    for group, most in fits.items():
+        if most < need:
+            fits[group] = need if force and (admission or group in holds) else -1
+    return fits
 
 
 def refusal(need: int, asked: Asked, own: Mapping[Cell, int], now: int) -> Refusal:
-    """Name the line that lacks the most room for `need`; the first of those that lack as much."""
+    """Name the line that lacks the largest share of its limit for `need`; the first of those that lack as much."""
     worst: tuple[int, Line, Cell] | None = None
     for cell, (line, _, base, rate, _) in asked.items():
         if line.limit is None or line.shadow is not None:
             continue
         lack = cell.settled + cell.held - own.get(cell, 0) + base + need * rate - line.limit
-        if worst is None or lack > worst[0]:
+        # Lines count in different units, so only shares can be compared. Of a limit of 0 all is lacking.
+        if lack > 0 and (worst is None or lack * max(0, worst[1].limit or 0) > worst[0] * max(0, line.limit)):
             worst = (lack, line, cell)
     assert worst is not None
     lack, line, cell = worst

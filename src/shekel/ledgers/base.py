@@ -22,7 +22,8 @@ A meter forgets by the window that the first line names it with, for as long as 
                             is corrected on it after that is dropped and counted (`dropped`).
 
 A shadow group (the lines of a budget that only tells what it would have done) never votes on the grant: it takes its
-holds where all of its lines fit, and is left out, and named, where they do not.
+holds where all of its lines fit at `need`, for as much of the grant as fits, and is left out, and named, where they do
+not.
 """
 
 from __future__ import annotations
@@ -75,10 +76,12 @@ class Grant(NamedTuple):
         tokens: how many output tokens it may generate in all, need ≤ tokens ≤ want.
         left_out: the shadow groups that do not fit: they hold nothing for an admission, and what they held before for
             an extension.
+        short: the shadow groups that hold for fewer tokens than these, each with its number, need ≤ number < tokens.
     """
 
     tokens: int
     left_out: tuple[Hashable, ...] = ()
+    short: tuple[tuple[Hashable, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Refusal:
     """The call holds nothing more than before. The tightest meter says why.
 
     Attributes:
-        line: the line that lacks the most room for `need`.
+        line: the line that lacks the largest share of its limit for `need` (one of limit 0 lacks all of it); the first
+            of those that lack as much.
         balance: that meter, before the call.
         asked: what the line would have needed, base + need × rate.
         frees_at: microseconds since the epoch at which enough of that meter will have slid out, at the earliest and if

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .asked import Asked, out_of_room, refusal
+from .asked import Asked, refusal, shadows
 from .base import Balance, Grant, Line, Meter, Refusal
 from .cells import Cell
 from .ended import Ended, Record, Row, Slots
@@ -236,7 +236,7 @@ class MemoryLedger:
         asked: Asked = {}
         new: dict[Meter, Cell] = {}
         grant = want if want > need else need
-        shadows = False
+        shadowed = False
         for line in lines:
             meter, limit, base, rate, _, _, shadow, _ = line
             cell = cells.get(meter)
@@ -249,7 +249,7 @@ class MemoryLedger:
                 ends = later
             asked[cell] = (line, meter, base, rate, ends)
             if shadow is not None:
-                shadows = True
+                shadowed = True
             elif limit is not None:
                 room = limit - cell.settled - cell.held - base
                 if own:
@@ -262,15 +262,22 @@ class MemoryLedger:
             if not force:
                 return refusal(need, asked, own, now)
             grant = need
-        left_out = out_of_room(grant, asked, own, force, present is None) if shadows else ()
-        answer: Grant = _new(Grant, (grant, left_out))
+        left_out: tuple[Hashable, ...] = ()
+        short: tuple[tuple[Hashable, int], ...] = ()
+        if shadowed:
+            taken = shadows(need, grant, asked, own, force, present is None)
+            left_out = tuple([group for group, tokens in taken.items() if tokens < 0])
+            short = tuple([each for each in taken.items() if 0 <= each[1] < grant])
+        answer: Grant = _new(Grant, (grant, left_out, short))
         if call is None:
             return answer
         rows: list[_Taken] = []
         for cell, (line, meter, base, rate, ends) in asked.items():
             held = base + grant * rate
-            if left_out and line.shadow in left_out:
-                continue
+            if shadowed and line.shadow is not None:
+                if taken[line.shadow] < 0:
+                    continue
+                held = base + taken[line.shadow] * rate
             if own and (before := own.pop(cell, None)) is not None:
                 if held <= before:
                     rows.append((cell, before, cell.held, cell.holds, cell.ends, meter))
@@ -282,7 +289,7 @@ class MemoryLedger:
             rows += [(cell, held, cell.held, cell.holds, cell.ends, cell.meter) for cell, held in own.items()]
         granted = answer
         if present is not None and present[0].tokens > grant:
-            granted = Grant(present[0].tokens, left_out)
+            granted = Grant(present[0].tokens, left_out, short)
         self._write_hold(call, rows, new, (granted, rows))
         return answer
 

@@ -119,7 +119,7 @@ class DecisionLog:
         if name is not None:
             attributes[names.BUDGET_NAME] = name
         if owner is not None and owner.limit is not None and (balance := call.balance(owner)) is not None:
-            attributes[names.BUDGET_LIMIT_USD] = owner.limit / 1_000_000_000
+            attributes[names.BUDGET_LIMIT_USD] = owner.whole / 1_000_000_000
             attributes[names.BUDGET_SPENT_USD] = balance.settled / 1_000_000_000
         self._emit(attributes, f"Calls go to {call.model} instead of {call.fallback_from}.", call, SeverityNumber.INFO)
 

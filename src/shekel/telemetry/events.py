@@ -227,8 +227,8 @@ def threshold_event(
 ) -> LimitEvent:
     """The event of a threshold that was crossed."""
     by = NANO if claim.unit is Unit.USD else 1
-    limit = (claim.limit or 0) / by
-    share = (used + held) / claim.limit if claim.limit else 0.0
+    limit = claim.whole / by
+    share = (used + held) / claim.whole if claim.whole else 0.0
     who = f"Budget {claim.name!r}" if claim.name else "The budget"
     whose = f" for {claim.scope}" if claim.scope else ""
     unit = claim.unit.value.replace("_", " ")

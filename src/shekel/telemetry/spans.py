@@ -143,7 +143,7 @@ def _budget(attributes: dict[str, Any], call: Call, cost: Cost) -> None:
         if balance is not None:
             attributes[names.BUDGET_USED] = balance.settled
         return
-    attributes[names.BUDGET_LIMIT_USD] = claim.limit / NANO
+    attributes[names.BUDGET_LIMIT_USD] = claim.whole / NANO
     if balance is not None:
         # A span that ends before its call shows the budget as it will be when the call is settled.
         spent = balance.settled + (cost.spent if call.is_open else 0)
