@@ -166,7 +166,7 @@ class TestQuestions:
 
         with budget("1 call + $0.00005", on_exceed=little):
             assert sent(provider, client, 2) == 1
-        assert asked == ["usd"]
+        assert asked == ["calls", "usd"]
 
     def test_it_is_asked_again_where_another_call_took_the_grant(
         self, provider: FakeProvider, client: openai.OpenAI
