@@ -43,6 +43,7 @@ def nothing_in_force() -> Callable[[], None]:
             assert time.monotonic() < deadline, "somebody keeps a context, or an instrumentation"
             time.sleep(0.005)
             gc.collect()
+        the_runtime().close_doors()
 
     gc.collect()
     presence.in_force.clear()

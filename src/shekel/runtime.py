@@ -162,6 +162,10 @@ class Runtime:
         """Whether spans and metrics are wanted."""
         return self.teller.bound
 
+    def asked_for(self, call: Call) -> bool:
+        """Whether anybody asks what a call costs: else nothing is changed in its request."""
+        return bool(call.claims) or self.telling() or bool(listeners.of(listeners.USAGE))
+
     def watch_provider(self, other: Any = None) -> None:
         """Have our processor on the tracer providers in use, once on each.
 

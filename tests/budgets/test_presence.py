@@ -222,6 +222,19 @@ def test_budgets_that_nobody_asks_anything_leave_no_meters(
     assert len(the_runtime().ledger) - before < 100
 
 
+def test_a_call_that_nobody_asks_about_is_sent_as_it_is(
+    provider: FakeProvider, client: openai.OpenAI, nothing_in_force: Settle
+) -> None:
+    """A stream of chat is asked for its usage only where somebody is charged for it, or told of it."""
+    with budget():
+        copied = contextvars.copy_context()
+        inside = len(list(stream(client)))
+    assert not is_untouched()
+    assert len(list(stream(client))) == inside
+    copied.run(lambda: list(stream(client)))
+    assert ["stream_options" in each.body for each in provider.requests] == [True, False, True]
+
+
 class TestNothingIsKept:
     """What is left of a call keeps no context, and with it no block: nothing waits for the garbage collector."""
 

@@ -195,6 +195,7 @@ class Passage(Arrival):
             here = self.here = ctx.NOWHERE  # the error keeps this frame
             raise call.refusal
         try:
+            self.hide_usage = self.hide_usage and runtime.asked_for(call)
             runtime.teller.admitted(call)
             call.opened()
             self._write()
