@@ -163,8 +163,8 @@ class Runtime:
         return self.teller.bound
 
     def asked_for(self, call: Call) -> bool:
-        """Whether anybody asks what a call costs: else nothing is changed in its request."""
-        return bool(call.claims) or self.telling() or bool(listeners.of(listeners.USAGE))
+        """Whether anybody asks what a call costs: else it only passes the doors of others' blocks, as it is."""
+        return bool(call.claims) or self._users > 0
 
     def watch_provider(self, other: Any = None) -> None:
         """Have our processor on the tracer providers in use, once on each.
