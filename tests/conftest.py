@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from shekel.budgets import presence
 from shekel.runtime import the_runtime
-from shekel.testing import FakeProvider
+from shekel.testing import Clock, FakeProvider
 
 # How fast a machine draws examples and runs them is no property of what is tested.
 settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,6 +50,15 @@ def nothing_in_force() -> Callable[[], None]:
     the_runtime().close_doors()
     assert not the_runtime().wanted, "an earlier test has left an instrumentation, or a listener"
     return wait
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of the process, which goes on when it is told to."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock)
+    monkeypatch.setattr(time, "time_ns", lambda: int(clock() * 1e9))
+    return clock
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ from .conftest import ask, billed
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "time", clock)
-    monkeypatch.setattr(time, "time_ns", lambda: int(clock() * 1e9))
-    return clock
-
-
-@pytest.fixture
 def hasty() -> Iterator[None]:
     """Threads take turns at every step."""
     before = sys.getswitchinterval()

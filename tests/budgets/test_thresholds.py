@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import openai
@@ -24,10 +23,7 @@ WINDOWS: list[Any] = ["2 calls/hr", "2 calls/session idle=1h"]
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "time", clock)
-    monkeypatch.setattr(time, "time_ns", lambda: int(clock() * 1e9))
+def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(decisions, "clock", clock)
     return clock
 
@@ -70,6 +66,20 @@ def test_calls_that_end_together_in_a_later_window_tell_once(client: openai.Open
             each.join()
         assert len(told) == window
         clock.advance(4000)
+
+
+def test_what_is_kept_for_a_last_call_counts_in_the_share(client: openai.OpenAI, clock: Clock) -> None:
+    told: list[Any] = []
+    b = budget("$0.0003/hr", last_call=0.0002, warn_at=0.2, on_warn=lambda *at: told.append(at))
+    with b:
+        with b.last_call():
+            for calls, seconds in ((4, 1800), (1, 1900)):
+                for _ in range(calls):
+                    ask(client)
+                clock.advance(seconds)
+        assert 0.00002 < b.spent < 0.00006  # below the share of the whole, above that of the rest
+        ask(client)
+    assert len(told) == 2
 
 
 def test_what_stays_above_it_is_told_once(client: openai.OpenAI, clock: Clock) -> None:

@@ -23,6 +23,16 @@ def pausing(limit: str = "1 call", **more: Any) -> Budget:
     return budget(limit, at_limit="pause", max_wait=DEADLINE, **more)
 
 
+async def woken(b: Budget, ticks: int) -> None:
+    """Wait for a task in the queue, give it room, and let the loop run so often."""
+    while not len(b.queue):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
+    b.set_limit("2 calls")
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+
+
 def used_up(client: openai.OpenAI) -> Budget:
     """A budget of one call, which has been made."""
     b = pausing()
@@ -208,12 +218,7 @@ class TestCancellation:
         async with async_client(provider) as client, pausing() as b:
             await ask_async(client)
             task = asyncio.create_task(ask_async(client))
-            while not len(b.queue):
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.02)
-            b.set_limit("2 calls")
-            for _ in range(ticks):
-                await asyncio.sleep(0)
+            await woken(b, ticks)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(task), DEADLINE)
@@ -235,12 +240,7 @@ class TestCancellation:
                     await ask_async(client)
 
             task = asyncio.create_task(work())
-            while not len(b.queue):
-                await asyncio.sleep(0)
-            await asyncio.sleep(0.02)
-            b.set_limit("2 calls")
-            for _ in range(ticks):
-                await asyncio.sleep(0)
+            await woken(b, ticks)
             ending[0].reschedule(0)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(task), DEADLINE)

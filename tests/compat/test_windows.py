@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from typing import Any
 
@@ -15,14 +14,6 @@ from shekel.vocabulary import NotHereYetError
 from .conftest import CENT, MODEL
 
 Ask = Any
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "time", clock)
-    monkeypatch.setattr(time, "time_ns", lambda: int(clock() * 1e9))
-    return clock
 
 
 WAYS: list[Any] = [

@@ -56,8 +56,8 @@ class Thresholds:
             claim: the limit.
             now: when it will be settled, in microseconds since the epoch.
         """
-        limit, window = claim.limit, claim.window
-        if not self._warned or limit is None or not window or claim.resets_at is not None:
+        limit, window = claim.whole, claim.window
+        if not self._warned or claim.limit is None or not window or claim.resets_at is not None:
             return
         past = [
             (share, told)
