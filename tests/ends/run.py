@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from replay.clients import clients
+from replay.collecting import collected_by_hand
 from replay.drive import run_now
 from replay.transcript import name_of
 from shekel.testing import FakeProvider
@@ -48,7 +49,8 @@ def frozen() -> Iterator[None]:
     """Keep what was there before out of garbage collections: both SDKs' modules take 0.3 s each time."""
     gc.freeze()
     try:
-        yield
+        with collected_by_hand():
+            yield
     finally:
         gc.unfreeze()
 

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from . import drive
 from .clients import clients
+from .collecting import collected_by_hand
 from .drive import Surface
 from .records import Record
 from .server import WHOLE, Delivery, ReplayServer
@@ -85,7 +86,7 @@ def run(
 
     async def all_of_them() -> dict[str, Exchange]:
         done: dict[str, Exchange] = {}
-        with ReplayServer() as server:
+        with ReplayServer() as server, collected_by_hand() as collect:
             server.delivery = delivery
             its_clients = clients(server.port, is_async=is_async)
             for name, surface in surfaces.items():
@@ -94,6 +95,7 @@ def run(
                     logged.messages.clear()
                     seen = await drive.exchange(server, its_clients, record, surface)
                     done[f"{name} {record.id}"] = Exchange(seen, exporter.get_finished_spans(), tuple(logged.messages))
+                    collect()
             await its_clients.close()
         return done
 
