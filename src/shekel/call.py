@@ -31,6 +31,7 @@ from .streamed import Streamed
 from .usage import Usage
 
 if TYPE_CHECKING:
+    from .budgets.books import Booked
     from .budgets.claims import Claim
     from .budgets.errors import BudgetExceededError
     from .budgets.holds import Need
@@ -119,6 +120,7 @@ class Call(Streamed):
         "asked",
         "attempts",
         "body",
+        "booked",
         "cap",
         "claims",
         "cost",
@@ -239,8 +241,7 @@ class Call(Streamed):
         self.left_out: frozenset[Hashable] = _NONE
         """Shadow budgets that would have refused the call, or cut its stream."""
         self.frozen: dict[Hashable, int] = {}
-        """What each meter of a shadow that would have cut the stream held by then."""
-        """Of one that would have capped the output lower, likewise: the most that each meter is charged."""
+        """What each meter of a shadow that would have cut the stream, or capped it lower, is charged at most."""
         self.short: dict[Hashable, int] = {}
         """Shadow budgets that hold for fewer output tokens than the call may generate, and for how many."""
         self.overdrawn: dict[Hashable, int] = {}
@@ -256,6 +257,8 @@ class Call(Streamed):
         self.failed_committed: int | None = 0
         self.outcome: Outcome | None = None
         self.cost: Cost | None = None
+        self.booked: dict[Hashable, Booked | None] | None = None
+        """What the books of each budget have of it, from the start of its settlement on."""
         self.scope: Mapping[str, str] = {}
         """Who pays: the entries of the scope that the call was made in."""
         self.inside: Mapping[str, str] = {}
@@ -346,13 +349,7 @@ class Call(Streamed):
 
     # The end
 
-    def finish(
-        self,
-        outcome: Outcome,
-        *,
-        answer: Answer | None = None,
-        failure: Failure | None = None,
-    ) -> bool:
+    def finish(self, outcome: Outcome, *, answer: Answer | None = None, failure: Failure | None = None) -> bool:
         """End the call, once. Settles, releases what is left of the hold, and tells. Returns whether it was this end.
 
         Never raises and takes no lock across callbacks; not to be called from a finaliser.
@@ -409,6 +406,6 @@ class Call(Streamed):
     def _settle(self, cost: Cost) -> None:
         try:
             self.gate.settle(self, cost)
-        except BaseException:  # a signal's handler may raise anywhere; settling twice by one id changes nothing
+        except BaseException:  # a signal's handler may raise anywhere; settling twice changes nothing
             late.put(lambda: self.gate.settle(self, cost))
             raise

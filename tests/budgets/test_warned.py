@@ -12,10 +12,10 @@ import openai
 import pytest
 
 import shekel
-from shekel import budget, deliveries, faults, per, scope, tool
+from shekel import budget, deliveries, faults, late, per, scope, tool
 from shekel.testing import FakeProvider
 
-from .conftest import ask, ask_async, async_client, billed, nano, stream
+from .conftest import MODEL, ask, ask_async, async_client, billed, nano, stream
 
 CHEAP = "gpt-4.1-nano"
 FALLS_BACK: dict[str, Any] = {"max_usd": 0.001, "fallback": {"at_pct": 0.01, "model": CHEAP}}
@@ -161,3 +161,42 @@ class TestAsync:
             ask(client)
         assert deliveries.drain(30)
         assert faults.counted["called on_warn"] - before == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+class TestACallbackThatEndsTheProgram:
+    @pytest.fixture(autouse=True)
+    def tracked(self) -> Iterator[None]:
+        shekel.configure(track=["user.id"])
+        yield
+        shekel.configure(track=None)
+
+    def test_leaves_a_call_that_is_charged_once(
+        self, provider: FakeProvider, client: openai.OpenAI, error: type[BaseException]
+    ) -> None:
+        def ends(*told: object) -> None:
+            raise error
+
+        heard: list[float] = []
+        outer = budget("$1", warn_at=0.000001, on_warn=ends)
+        inner = budget("$1", warn_at=0.000001, on_warn=lambda spent, limit: heard.append(spent))
+        with outer, inner, scope(user_id="ada"), pytest.raises(error):
+            ask(client)
+        late.flush()
+        for b in (outer, inner):
+            assert nano(b.spent) == nano(b.summary_data()["total_spent"]) == billed(provider)
+            assert b.calls_used == b.summary_data()["by_model"][MODEL]["calls"] == 1
+        assert len(heard) == 1  # who is told next is not forgotten
+        assert shekel.usage(user_id="ada").by_model[MODEL].calls == 1
+
+    def test_leaves_a_tool_that_is_counted_on_each_budget(self, error: type[BaseException]) -> None:
+        def ends(*told: object) -> None:
+            raise error
+
+        with (
+            budget("9 tool calls", warn_at=0.1, on_warn=ends) as outer,
+            budget("9 tool calls") as inner,
+            pytest.raises(error),
+        ):
+            look_up("rivers")
+        assert outer.tool_calls_used == inner.tool_calls_used == 1

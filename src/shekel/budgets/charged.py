@@ -184,11 +184,12 @@ class Charged:
         wiring.warned(claim, used, share, call)
         thresholds.tell(self.name, claim, used)
 
-    def tool_ran(
-        self, tool: str, amount: int, claims: Iterable[Claim], now: int, *, innermost: bool, counts: bool = True
-    ) -> None:
-        """A tool was counted (unless it had been) and charged that amount. Called outside any lock."""
+    def tool_ran(self, tool: str, amount: int, *, innermost: bool, counts: bool = True) -> None:
+        """A tool was counted (unless it had been) and charged that amount."""
         self._books.tool(tool, amount, innermost=innermost, counts=counts)
+
+    def after_tool(self, claims: Iterable[Claim], now: int) -> None:
+        """Warn if a threshold is passed by a tool. Called outside any lock."""
         for claim, used, share, thresholds in self._crossed(claims, now):
             wiring.warned(claim, used, share, None)
             thresholds.tell(self.name, claim, used)

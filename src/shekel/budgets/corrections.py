@@ -45,7 +45,7 @@ class Corrections:
         self._overran = overran
         self._calls: OrderedDict[str, tuple[str, list[_Charge]]] = OrderedDict()
 
-    def remember(self, call: Call, amounts: Mapping[Hashable, int], booked: Mapping[Hashable, Booked]) -> None:
+    def remember(self, call: Call, amounts: Mapping[Hashable, int], booked: Mapping[Hashable, Booked | None]) -> None:
         """Keep what a call was charged. A budget that is gone is not kept alive by it."""
         charges: list[_Charge] = [
             (

@@ -30,7 +30,6 @@ from .tool_gate import charge_tool
 
 if TYPE_CHECKING:
     from ..pricing import Prices, Quote
-    from .books import Booked
     from .budget import Budget
     from .tracking import Tracking
 
@@ -132,25 +131,32 @@ class Gate(Admission):
     # The end
 
     def settle(self, call: Call, cost: Cost) -> None:
-        """End the call's holds with what it cost. Strict meters take the upper bound where the cost is estimated."""
-        if self.tracking is not None:
-            self.tracking.settled(call, cost)
+        """End the call's holds with what it cost. Strict meters take the upper bound where the cost is estimated.
+
+        It may be done again where a callback or a signal interrupted it: what is booked already stays as it is.
+        """
         claims = call.claims
+        booked = call.booked
+        if booked is None:
+            booked = call.booked = {}
+            if self.tracking is not None:
+                self.tracking.settled(call, cost)
+            known = cost.usage is not None and not cost.estimated
+            if claims and known and call.upper is not None and cost.spent > call.upper:
+                self._violated(call)
         if not claims:
             return
         amounts = amounts_of(call, cost)
-        if cost.usage is not None and not cost.estimated and call.upper is not None and cost.spent > call.upper:
-            self._violated(call)
-        booked: dict[Hashable, Booked] = {}
         innermost = next((c.account for c in reversed(claims) if c.account is not None), None)
         for claim in claims:
             account = claim.account
-            if account is not None and claim.first:
+            if account is not None and claim.first and claim.meter not in booked:
                 amount = amounts.get(claim.meter, 0)
                 if claim.meter in call.frozen:
                     account.saved(call, cost.spent - amount)
                 elif call.left_out and claim.shadow in call.left_out:
                     account.saved(call, cost.spent)
+                    booked[claim.meter] = None
                     continue
                 booked[claim.meter] = account.call_settled(call, cost, amount, innermost=account is innermost)
         now = call.moment()

@@ -85,7 +85,10 @@ def charge_tool(
         if key in left_out:
             budget.tool_left_out(price(budget))
         else:
-            budget.tool_ran(name, price(budget), claims, now, innermost=key == innermost, counts=counts)
+            budget.tool_ran(name, price(budget), innermost=key == innermost, counts=counts)
+    for key, budget in budgets.items():  # told once all have counted it: a callback may end the program
+        if key not in left_out:
+            budget.after_tool(claims, now)
     for charge in charges:
         if charge.guard is not None and charge.claim.at_limit is AtLimit.WARN:
             _warn_of_loop(ledger, charge, name, now)
