@@ -545,6 +545,18 @@ class TestFallbackChain:
             ask(client, model="gpt-4o", max_tokens=1000)  # $0.01, then $0.008, then $0.0004
         assert [each.model for each in provider.bill] == ["gpt-4.1-nano"]
 
+    def test_it_is_a_share_of_the_whole_limit_with_what_is_kept_for_a_last_call(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        with budget("$0.0002", last_call=0.0001, fallback={"at_pct": 0.3, "model": "gpt-4.1-nano"}) as b:
+            ask(client)
+            assert 0.3 * 0.0001 < b.spent < 0.3 * 0.0002
+            ask(client)
+            assert b.spent > 0.3 * 0.0002
+            with b.last_call():  # which sees more of the same limit
+                ask(client)
+        assert [each.model for each in provider.bill] == [MODEL, MODEL, "gpt-4.1-nano"]
+
     def test_none_that_fits_is_a_refusal_that_changes_nothing(
         self, provider: FakeProvider, client: openai.OpenAI
     ) -> None:

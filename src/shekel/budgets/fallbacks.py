@@ -19,7 +19,8 @@ PROVIDERS = ("openai", "anthropic")
 def due(call: Call, ledger: Ledger) -> tuple[str, Claim] | None:
     """The model whose threshold is reached, of the innermost budget with one; None if none is.
 
-    Thresholds read what is settled and held, on whichever limit of the budget is used up most.
+    Thresholds read what is settled and held, on whichever limit of the budget is used up most: of the whole limit, what
+    is kept for a last call included.
     """
     found = None
     for claim in () if call.request.fixed else call.claims:
@@ -78,4 +79,4 @@ def _share(call: Call, claim: Claim, ledger: Ledger) -> float:
     if not claim.limit:
         return 0.0
     balance = ledger.read(claim.meter, call.moment())
-    return (balance.settled + balance.held) / claim.limit
+    return (balance.settled + balance.held) / claim.whole
