@@ -104,6 +104,16 @@ class TestRaise:
             assert (at, 0.25) in told.points("shekel.budget.limit")
             assert (at, b.spent) in told.points("shekel.budget.spent")
 
+    def test_gauges_show_the_whole_limit_with_what_is_kept_for_a_last_call(
+        self, client: openai.OpenAI, told: Told
+    ) -> None:
+        at = {"shekel.budget.name": "kept", "shekel.ledger.kind": "memory"}
+        with budget(max_usd=0.5, last_call=0.2, name="kept") as b:
+            ask(client)
+            assert (at, 0.5) in told.points("shekel.budget.limit")
+            b.set_limit(0.4)
+            assert (at, 0.4) in told.points("shekel.budget.limit")
+
     def test_a_name_that_is_none_is_refused_when_the_budget_is_made(self) -> None:
         for value in ("stop", "", 3, True):
             with pytest.raises(ValueError, match=r"^at_limit must be 'raise', 'warn', 'shadow', 'pause' or 'finish'"):

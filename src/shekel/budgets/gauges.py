@@ -64,11 +64,11 @@ class Gauges:
             now = self._clock()
             if not known.is_past(now):
                 other = self._ledger.read(known.meter, now)
-                if (other.settled + other.held) * claim.limit > (balance.settled + balance.held) * known.limit_now():
+                if (other.settled + other.held) * claim.whole > (balance.settled + balance.held) * known.limit_now():
                     return
         elif known is None and len(self.meters) >= WATCHED:
             return
-        self.meters[claim.name] = Shown(claim.meter, claim.limit, claim.resets_at, claim.row)
+        self.meters[claim.name] = Shown(claim.meter, claim.whole, claim.resets_at, claim.row)
 
     def forget(self, meters: Collection[Hashable]) -> None:
         """Show these meters no more."""
@@ -81,7 +81,7 @@ class Gauges:
         if claim.name is not None and claim.limit is not None:
             known = self.meters.get(claim.name)
             if known is not None and known.meter == claim.meter:
-                self.meters[claim.name] = known._replace(limit=claim.limit)
+                self.meters[claim.name] = known._replace(limit=claim.whole)
 
     def rows(self) -> Iterator[tuple[str, Balance, int]]:
         """What is shown now: the name, the balance and the limit in nano-dollars. A period that is over shows zeros."""
