@@ -236,6 +236,22 @@ class TestPause:
         assert len(provider.bill) == 2
         nothing_left(b)
 
+    def test_a_last_call_does_not_stand_behind_those_that_wait_for_the_rest(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        b = budget("$0.001", last_call=0.0005, at_limit="pause", max_wait=DEADLINE)
+        large = threading.Thread(target=b.bind(ask), args=(client,), kwargs={"max_tokens": 2000}, daemon=True)
+        large.start()
+        until(lambda: len(b.queue) == 1)
+        start = time.monotonic()
+        with b, b.last_call():
+            ask(client)
+        assert time.monotonic() - start < DEADLINE / 2
+        b.set_limit(1)
+        large.join(DEADLINE)
+        assert not large.is_alive()
+        nothing_left(b)
+
     def test_a_waiting_call_holds_nothing_on_budgets_around_it(
         self, provider: FakeProvider, client: openai.OpenAI
     ) -> None:
@@ -410,6 +426,31 @@ class TestAsking:
         with budget("$0.00001", on_exceed=rule):
             ask(client)
         assert len(deep) == 1
+
+    def test_a_call_that_it_makes_itself_does_not_wait_for_the_one_that_asks(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        b = budget("1 call", at_limit="pause", max_wait=DEADLINE)
+        refused: list[str] = []
+
+        def judge(question: Exceeded) -> bool:
+            with pytest.raises(BudgetExceededError) as caught:
+                ask(client)
+            refused.append(caught.value.reason)
+            return True
+
+        b.run(ask, client)
+        first = Caller(b, client)
+        until(lambda: len(b.queue) == 1)
+        b.on_exceed = judge
+        start = time.monotonic()
+        second = Caller(b, client)
+        until(lambda: len(b.queue) == 2)
+        b.set_limit("2 calls")  # the first goes; the second asks where it stands, before all that come
+        assert (first.done(), second.done()) == (None, None)
+        assert time.monotonic() - start < DEADLINE / 2
+        assert refused == ["exceeded"]
+        nothing_left(b)
 
     def test_it_is_asked_before_it_waits(self, client: openai.OpenAI) -> None:
         with budget("1 call", at_limit="pause", max_wait=DEADLINE, on_exceed=lambda question: 1):

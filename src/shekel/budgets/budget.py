@@ -256,7 +256,10 @@ class Budget(Steering, KnownNames):
 
     @contextmanager
     def last_call(self) -> Any:
-        """A block whose calls may also spend what `last_call=` has kept back: `with b.last_call(): ...`."""
+        """A block whose calls may also spend what `last_call=` has kept back: `with b.last_call(): ...`.
+
+        They do not stand behind those that wait (at_limit="pause"), which wait for the rest.
+        """
         here = context.current()
         opened = context.last_calls(here)
         token = context.attach(Context({**here, context.LAST_CALL: opened | {id(self)}}))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.context import Context
 
-from .. import faults
+from .. import context, faults
 from . import refusals
 from .around import around
 from .asking import Exceeded, Questions, allowance_of
@@ -38,7 +38,8 @@ LOOK_AGAIN = 0.5
 
 
 _asking: ContextVar[frozenset[int]] = ContextVar("shekel-asking", default=frozenset())
-"""Budgets whose `on_exceed` runs: a call that it makes itself is refused without asking it again."""
+"""Budgets whose `on_exceed` runs: a call that it makes itself is refused without asking it again, and does not wait:
+the call that asks may stand before it in the queue, and waits for the answer."""
 
 
 class Wait:
@@ -67,7 +68,7 @@ class Gate(Protocol):
 
 
 def patiently(
-    gate: Gate, call: Call, here: Context, budgets: list[Budget], wake: Callable[[], None]
+    gate: Gate, call: Call, here: Context, budgets: list[Budget], wake: Callable[[], bool]
 ) -> Generator[Wait | Ask, Any, None]:
     """Admit a call, waiting and asking as its budgets say. Afterwards it holds, or its refusal is for good.
 
@@ -76,20 +77,25 @@ def patiently(
         call: not decided yet.
         here: its context.
         budgets: the budgets of the context that wait or ask, outermost first.
-        wake: ends a `Wait` from any thread.
+        wake: ends a `Wait`, see `Ticket`.
     """
     questions = Questions()
     ticket: Ticket | None = None
     deadline: float | None = None
+    asking = _asking.get()
+    in_no_queue = asking | context.last_calls(here)  # nobody there waits for what is kept for a last call
     try:
         for budget in budgets:
-            if budget.at_limit is AtLimit.PAUSE and len(budget.queue):
-                ticket, deadline = budget.queue.join(wake), time.monotonic() + budget.max_wait
+            if budget.at_limit is AtLimit.PAUSE and len(budget.queue) and id(budget) not in in_no_queue:
+                deadline = time.monotonic() + budget.max_wait
+                ticket = budget.queue.join(wake, deadline)
                 break
         while True:
             if ticket is not None and deadline is not None:
-                while not (ticket.queue.first(ticket) or _stopped(here)) and (left := deadline - time.monotonic()) > 0:
-                    yield Wait(left)
+                queue, now = ticket.queue, time.monotonic()
+                while not (queue.first(ticket, now) or _stopped(here)) and (left := deadline - now) > 0:
+                    yield Wait(min(left, max(LEAST_WAIT, queue.turn(now))))
+                    now = time.monotonic()
             gate.admit(call, here)
             claim, refusal = call.refused_claim, call.refused
             if call.refusal is None or claim is None or refusal is None:
@@ -97,7 +103,9 @@ def patiently(
             found = next((each for each in budgets if each is claim.account), None)
             if found is None:
                 return
-            if found.on_exceed is not None and id(found) not in _asking.get() and questions.may(claim, call):
+            if id(found) in asking:
+                return
+            if found.on_exceed is not None and questions.may(claim, call):
                 question = questions.asked(claim, call, found)
                 allowance = allowance_of((yield Ask(found.on_exceed, question)), question)
                 if allowance is not None:
@@ -113,7 +121,7 @@ def patiently(
             if ticket is None or ticket.queue is not found.queue:
                 if ticket is not None:
                     ticket.queue.leave(ticket)
-                ticket = found.queue.join(wake)
+                ticket = found.queue.join(wake, deadline)
                 call.undecided()
                 continue  # room that came between the refusal and the queue woke nobody
             left = deadline - now
@@ -139,8 +147,15 @@ def _stopped(here: Context) -> bool:
 
 def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> None:
     """`patiently` for a thread: it sleeps, and what it asks must answer at once."""
-    woken = threading.Event()
-    steps = patiently(gate, call, here, budgets, woken.set)
+    bell = threading.Lock()  # an event has a lock of its own, which a signal's handler in this thread may meet
+    bell.acquire()
+
+    def wake() -> bool:
+        with suppress(RuntimeError):  # it was rung already
+            bell.release()
+        return True
+
+    steps = patiently(gate, call, here, budgets, wake)
     answer: Any = None
     try:
         while True:
@@ -150,8 +165,7 @@ def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> N
                 return
             answer = None
             if isinstance(step, Wait):
-                woken.wait(step.seconds)
-                woken.clear()
+                bell.acquire(timeout=step.seconds)
             else:
                 answer = _asked(step)
                 if isawaitable(answer):
@@ -177,9 +191,12 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
         return
     woken = asyncio.Event()
 
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop was closed
+    def wake() -> bool:
+        try:
             loop.call_soon_threadsafe(woken.set)
+        except RuntimeError:  # the loop was closed, and the task will never go on
+            return False
+        return True
 
     steps = patiently(gate, call, here, budgets, wake)
     answer: Any = None
