@@ -117,22 +117,28 @@ class _Thread:
                 self._idle.set()
 
     def _running(self) -> asyncio.AbstractEventLoop | None:
-        with locks.books:
-            loop = self._loop
-            if loop is None:
-                loop = asyncio.new_event_loop()
-                try:
-                    threading.Thread(target=_run, args=(loop,), name="shekel-listeners", daemon=True).start()
-                except RuntimeError:  # the interpreter ends, and starts no more threads
-                    loop.close()
-                    return None
-                self._loop = loop
+        loop = self._loop
+        if loop is not None:
             return loop
+        made = asyncio.new_event_loop()
+        try:
+            threading.Thread(target=_run, args=(made,), name="shekel-listeners", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            made.close()
+            return None
+        with locks.books:
+            loop = self._loop = self._loop or made
+        if loop is not made:  # another thread was first
+            made.call_soon_threadsafe(made.stop)
+        return loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 _ours = _Thread()

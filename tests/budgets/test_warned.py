@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +13,10 @@ import openai
 import pytest
 
 import shekel
-from shekel import budget, deliveries, faults, late, per, scope, tool
+from shekel import budget, deliveries, faults, late, locks, per, scope, tool
 from shekel.testing import FakeProvider
 
-from .conftest import MODEL, ask, ask_async, async_client, billed, nano, stream
+from .conftest import MODEL, ask, ask_async, async_client, billed, nano, stream, until
 
 CHEAP = "gpt-4.1-nano"
 FALLS_BACK: dict[str, Any] = {"max_usd": 0.001, "fallback": {"at_pct": 0.01, "model": CHEAP}}
@@ -124,6 +125,39 @@ class TestAsync:
             ask(client)
         assert deliveries.drain(30)
         assert sorted(told, key=len) == [(spent, 0.001), (spent, 0.001, CHEAP)]
+
+    def test_no_lock_is_held_while_that_thread_starts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It starts when it runs: a finaliser that runs there first may want to know what is spent."""
+
+        def listening() -> int:
+            return sum(each.name == "shekel-listeners" for each in threading.enumerate())
+
+        ours, before = deliveries._Thread(), listening()
+        monkeypatch.setattr(deliveries, "_ours", ours)
+        held: list[bool] = []
+        start, both = threading.Thread.start, threading.Barrier(2)
+
+        def starting(thread: threading.Thread) -> None:
+            if thread.name == "shekel-listeners":
+                held.append(locks.inside())
+                both.wait(30)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", starting)
+        seen: list[int] = []
+
+        async def tell(number: int) -> None:
+            seen.append(number)
+
+        work = [threading.Thread(target=lambda n=n: deliveries.deliver(tell(n), "told")) for n in range(2)]
+        for each in work:
+            each.start()
+        for each in work:
+            each.join(30)
+        assert held == [False, False]
+        assert ours.drain(30)
+        assert sorted(seen) == [0, 1]
+        until(lambda: listening() == before + 1)  # the other one is not needed
 
     async def test_in_the_loop_of_an_async_client(self, provider: FakeProvider) -> None:
         told: list[object] = []
