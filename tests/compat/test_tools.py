@@ -23,6 +23,7 @@ from shekel import (
     per,
     scope,
     tool,
+    with_budget,
 )
 
 from .conftest import CENT
@@ -214,6 +215,24 @@ class TestKinds:
             assert Shop.open()
             assert Shop.name() == "Shop"
         assert set(b.summary_data()["by_tool"]) == {"buy", "open", "name"}
+
+    def test_staticmethod_may_stand_below(self) -> None:
+        class Shop:
+            @tool
+            @staticmethod
+            def buy(what: str) -> str:
+                return what
+
+            @with_budget(max_tool_calls=1)
+            @staticmethod
+            async def order(what: str) -> str:
+                return Shop().buy(what)
+
+        with budget() as b:
+            assert Shop.buy("tea") == Shop().buy("tea") == "tea"
+            assert asyncio.run(Shop().order("tea")) == "tea"
+        assert set(b.summary_data()["by_tool"]) == {"buy"}
+        assert b.tool_calls_used == 3
 
     @pytest.mark.parametrize("value", [5, "search", [], classmethod(len)])
     def test_what_cannot_be_called_is_refused(self, value: Any) -> None:

@@ -132,6 +132,8 @@ def with_budget(
     fresh()  # a bad argument is said where the decorator stands, not at the first call
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if isinstance(function, staticmethod):  # it can be called, and what is made of it would take `self`
+            return staticmethod(decorate(function.__func__))
         return inside(function, lambda *_args, **_kwargs: fresh())
 
     return decorate

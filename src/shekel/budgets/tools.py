@@ -65,6 +65,8 @@ def tool(fn: Any = None, *, price: float | None = None) -> Any:
     nano = tool_price(price, "price")
 
     def decorate(function: Any) -> Any:
+        if isinstance(function, staticmethod):  # it can be called, and what is made of it would take `self`
+            return staticmethod(decorate(function.__func__))
         if not callable(function):
             raise TypeError(
                 f"tool() takes a function or an object that can be called, not {shown(function)}"
