@@ -37,6 +37,15 @@ def sent(provider: FakeProvider, client: openai.OpenAI, tries: int) -> int:
     return len(provider.requests) - before
 
 
+def test_a_rule_that_grants_for_ever_takes_no_memory_without_bound(client: openai.OpenAI) -> None:
+    b = budget("1 call")
+    claim = b.claims(time.time())[1]
+    for number in range(1, 1_501):
+        b.allow(claim, Allowance(1, by=f"rule {number}"))
+    assert [b.allowances[0].by, b.allowances[-1].by] == ["rule 501", "rule 1500"]
+    assert b.limits()[0].limit == 1_501
+
+
 def once(**more: Any) -> Any:
     """A rule that grants two calls at the first question only."""
     answers = [Allowance(2, "boss", "only now")]

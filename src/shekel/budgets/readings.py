@@ -56,7 +56,7 @@ class Readings:
 
     @property
     def allowances(self) -> list[Allowance]:
-        """What was granted beyond the limits, with who and why, oldest first."""
+        """What was granted beyond the limits, with who and why, oldest first: the last 1,000 grants."""
         return list(self._allowances)
 
     @property

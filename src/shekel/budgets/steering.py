@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from .. import late
 from ..shown import shown
@@ -23,8 +22,8 @@ from .queues import wake_all
 from .slots import Slot
 from .velocity import warns_before
 
-if TYPE_CHECKING:
-    pass
+KEPT_ALLOWANCES = 1_000
+"""How many of the last grants a budget keeps for its owner to read; what they grant goes on."""
 
 
 class Steering(Charged):
@@ -130,6 +129,7 @@ class Steering(Charged):
             if slot.owns(claim.meter):
                 slot.grant(claim.meter, whole, now)
         self._allowances.append(recorded)
+        del self._allowances[:-KEPT_ALLOWANCES]  # a rule may grant with each call, for ever; spans have them all
         self._changed()
         return (recorded,)
 
