@@ -1,4 +1,4 @@
-"""Queues: who stands there and will never come, and what a signal's handler does in the middle of the waiting."""
+"""Queues: behind whom one stands, who will never come, and what a signal's handler does in the middle of waiting."""
 
 from __future__ import annotations
 
@@ -17,9 +17,84 @@ from shekel.budgets import queues
 from shekel.budgets import waiting as waits
 from shekel.testing import FakeProvider
 
-from .conftest import DEADLINE, ask, ask_async, async_client, until
+from .conftest import DEADLINE, MODEL, ask, ask_async, async_client, until
 from .test_waiting import nothing_left
-from .test_woken import used_up, waiting
+from .test_woken import pausing, used_up, waiting
+
+
+class TestWhatOthersDoNotCountTo:
+    """Who waits for the limit of a model, or of a part, keeps nobody waiting whom that limit does not concern."""
+
+    def test_the_limit_of_a_model(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        b = pausing("$1 + 1 call on gpt-4o")
+        order: list[str] = []
+
+        def work(name: str, model: str) -> None:
+            ask(client, model=model)
+            order.append(name)
+
+        def begin(name: str, model: str) -> threading.Thread:
+            thread = threading.Thread(target=b.bind(work), args=(name, model), daemon=True)
+            before = len(b.queue) + len(order)
+            thread.start()
+            until(lambda: len(b.queue) + len(order) == before + 1)
+            return thread
+
+        b.run(work, "used", "gpt-4o")
+        threads = [begin("first", "gpt-4o"), begin("second", "gpt-4o-2024-08-06")]
+        start = time.monotonic()
+        b.run(work, "other", MODEL)
+        assert time.monotonic() - start < DEADLINE / 2
+        assert order == ["used", "other"]
+        b.set_limit("2 calls", model="gpt-4o")
+        until(lambda: len(order) == 3)
+        b.set_limit("3 calls", model="gpt-4o")
+        for each in threads:
+            each.join(DEADLINE)
+        assert order == ["used", "other", "first", "second"]
+        nothing_left(b)
+
+    def test_the_cap_of_a_part(self, client: openai.OpenAI) -> None:
+        b, step = pausing("$1").node("step", 0.00001), budget(name="step")
+        with waiting(client, b, step, queue=b) as caller:
+            start = time.monotonic()
+            b.run(ask, client)
+            assert time.monotonic() - start < DEADLINE / 2
+            assert len(b.queue) == 1
+            b.node("step", 0.5)
+            assert caller.done() is None
+        nothing_left(b)
+
+    def test_those_who_wait_for_what_all_count_to_stand_in_one_row(self, client: openai.OpenAI) -> None:
+        b = pausing("$0.0001 + 1 call on gpt-4o-mini")
+        order: list[str] = []
+
+        def begin(name: str, model: str, most: int) -> threading.Thread:
+            def work() -> None:
+                ask(client, model=model, max_tokens=most)
+                order.append(name)
+
+            thread = threading.Thread(target=b.bind(work), daemon=True)
+            before = len(b.queue)
+            thread.start()
+            until(lambda: len(b.queue) == before + 1)
+            time.sleep(0.05)
+            return thread
+
+        b.run(ask, client)
+        threads = [
+            begin("of the model", MODEL, 64),
+            begin("large", "gpt-4.1-nano", 2000),
+            begin("small, behind it", "gpt-4.1-nano", 5),
+        ]
+        b.set_limit("2 calls", model=MODEL)
+        until(lambda: order)
+        assert order == ["of the model"]
+        b.set_limit("$1")
+        for each in threads:
+            each.join(DEADLINE)
+        assert sorted(order[1:]) == ["large", "small, behind it"]
+        nothing_left(b)
 
 
 def left_behind(b: Budget, provider: FakeProvider) -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]:

@@ -68,13 +68,13 @@ class Admission(Appraisal):
         """
         if call.decided:
             return
-        self._find(call, context)
+        self.find(call, context)
         try:
             self._admit(call)
         except (BudgetExceededError, FallbackError) as refusal:
             call.refusal = refusal.with_traceback(None)  # the frames on its way keep the context
 
-    def _find(self, call: Call, context: Context) -> None:
+    def find(self, call: Call, context: Context) -> None:
         """The meters that the call is charged to."""
         call.decided = True
         now = call.moment()

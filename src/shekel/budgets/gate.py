@@ -98,7 +98,7 @@ class Gate(Admission):
             context: where it would be made.
             price: what it costs, where the program says so.
         """
-        self._find(call, context)
+        self.find(call, context)
         call.override = price or next((c.price for c in reversed(call.claims) if c.price is not None), None)
         call.quote = self.quote(call, call.model) if call.model or price is not None else None
 

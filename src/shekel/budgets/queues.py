@@ -1,8 +1,9 @@
 """Queues: who waits for room on a budget, first in, first out.
 
-Each budget has one. Who comes while others wait stands behind them, also where it would fit. A queue knows neither
-calls nor limits: whoever makes room says so, and it wakes whose turn it is, who asks again. What refuses calls whose
-turn has not come, too, wakes everybody (`wake_all`): they may stand in the queue of another budget.
+Each budget has one. Who comes while others wait stands behind them, also where it would fit: but not behind who waits
+for a limit of a model, or of a part of the budget, that it does not count to. A queue knows neither calls nor limits:
+whoever makes room says so, and it wakes whose turn it is, who asks again. What refuses calls whose turn has not come,
+too, wakes everybody (`wake_all`): they may stand in the queue of another budget.
 
 Who stands first in the task of an event loop that was closed, or that nobody runs any more, would keep all others from
 their turn. The one cannot be woken, the other is still there when it should have gone: both are taken out.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from .. import locks
 
@@ -31,14 +32,24 @@ class Ticket:
         wake: may be called from any thread, a finaliser and a signal's handler too, any number of times. Returns
             False where there is nobody to wake any more.
         until: when whoever stands there goes at the latest, by the monotonic clock, in seconds.
+        counts: those limits that it counts to, and not all do.
+        lacks: which of these has no room for it, or for who stands before it; None for one to which all count, and
+            where that is not known yet.
     """
 
-    __slots__ = ("queue", "until", "wake")
+    __slots__ = ("counts", "lacks", "queue", "until", "wake")
 
-    def __init__(self, queue: Queue, wake: Callable[[], object], until: float) -> None:
+    def __init__(self, queue: Queue, wake: Callable[[], object], until: float, counts: frozenset[Hashable]) -> None:
         self.queue = queue
         self.wake = wake
         self.until = until
+        self.counts = counts
+        self.lacks: Hashable | None = None
+
+    @property
+    def overdue(self) -> float:
+        """When it is taken to be there no more."""
+        return self.until + OVERDUE
 
 
 class Queue:
@@ -50,9 +61,11 @@ class Queue:
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def join(self, wake: Callable[[], object], until: float = math.inf) -> Ticket:
+    def join(
+        self, wake: Callable[[], object], until: float = math.inf, counts: frozenset[Hashable] = frozenset()
+    ) -> Ticket:
         """Stand at the end. Arguments: as of `Ticket`."""
-        ticket = Ticket(self, wake, until)
+        ticket = Ticket(self, wake, until, counts)
         with locks.books:
             self._tickets.append(ticket)
             _waiting.add(ticket)
@@ -63,22 +76,32 @@ class Queue:
         self._take_out(ticket)
         self.freed()
 
-    def first(self, ticket: Ticket, now: float) -> bool:
-        """Whether it is this one's turn at a time of the monotonic clock."""
-        gone = False
+    def ahead(self, ticket: Ticket, now: float) -> Ticket | None:
+        """Behind whom one stands at a time of the monotonic clock; None where it is its turn."""
+        overdue: list[Ticket] = []
+        found = None
         with locks.books:
-            while self._tickets and self._tickets[0].until + OVERDUE < now:
-                self._take_out(self._tickets[0])
-                gone = True
-            mine = bool(self._tickets) and self._tickets[0] is ticket
-        if gone and not mine:
+            for each in self._tickets:
+                if each is ticket:
+                    break
+                if each.lacks is None or each.lacks in ticket.counts:
+                    if each.overdue >= now:
+                        found = each
+                        break
+                    overdue.append(each)
+            for each in overdue:
+                self._take_out(each)
+        if found is not None:
+            self.lacking(ticket, found.lacks)
+        if overdue:
             self.freed()
-        return mine
+        return found
 
-    def turn(self, now: float) -> float:
-        """Seconds after which it is somebody else's turn, if nobody says so before."""
-        with locks.books:
-            return max(0.0, self._tickets[0].until + OVERDUE - now) if self._tickets else 0.0
+    def lacking(self, ticket: Ticket, limit: Hashable | None) -> None:
+        """What one waits for; see `Ticket.lacks`. Others need not stand behind it for that."""
+        if ticket.lacks != limit:
+            ticket.lacks = limit
+            self.freed()
 
     def _take_out(self, ticket: Ticket) -> None:
         with locks.books:
@@ -93,12 +116,22 @@ class Queue:
 
     def freed(self) -> None:
         """There may be room: wake whose turn it is."""
-        while True:
+        gone = True
+        while gone:
+            lacked: set[Hashable] = set()
+            turn: list[Ticket] = []
             with locks.books:
-                head = self._tickets[0] if self._tickets else None
-            if head is None or head.wake() is not False:
-                return
-            self._take_out(head)
+                for each in self._tickets:
+                    if lacked.isdisjoint(each.counts):
+                        turn.append(each)
+                    if each.lacks is None:
+                        break
+                    lacked.add(each.lacks)
+            gone = False
+            for each in turn:
+                if each.wake() is False:
+                    self._take_out(each)
+                    gone = True
 
 
 def wake_all() -> None:

@@ -49,7 +49,7 @@ class TracedGate(Gate):
 
         Returns whether it is decided; False where that is left to a door, see `Way`.
         """
-        self._find(call, context)
+        self.find(call, context)
         if way is traced.Way.DOOR and traced.needs_door(call.claims):
             call.undecided()
             call.claims = call.all_claims = ()
@@ -119,7 +119,7 @@ class TracedGate(Gate):
         if call.decided and (elsewhere or renamed):
             held = {} if call.held_lines is None else {each.meter: each for each in call.held_lines}
             if elsewhere:
-                self._find(call, context)
+                self.find(call, context)
             else:
                 self._select(call)
             call.claims = traced.as_expected(call.claims)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -22,7 +22,7 @@ from .. import context, faults
 from . import refusals
 from .around import around
 from .asking import Exceeded, Questions, allowance_of
-from .claims import AtLimit
+from .claims import AtLimit, Claim
 from .queues import Ticket
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Gate(Protocol):
     """What waiting needs of the gate."""
 
     def admit(self, call: Call, context: Context) -> None: ...
+    def find(self, call: Call, context: Context) -> None: ...
 
 
 def patiently(
@@ -87,14 +88,16 @@ def patiently(
     try:
         for budget in budgets:
             if budget.at_limit is AtLimit.PAUSE and len(budget.queue) and id(budget) not in in_no_queue:
+                gate.find(call, here)
+                call.undecided()
                 deadline = time.monotonic() + budget.max_wait
-                ticket = budget.queue.join(wake, deadline)
+                ticket = budget.queue.join(wake, deadline, _counts(call, budget))
                 break
         while True:
             if ticket is not None and deadline is not None:
                 queue, now = ticket.queue, time.monotonic()
-                while not (queue.first(ticket, now) or _stopped(here)) and (left := deadline - now) > 0:
-                    yield Wait(min(left, max(LEAST_WAIT, queue.turn(now))))
+                while (ahead := queue.ahead(ticket, now)) and not _stopped(here) and (left := deadline - now) > 0:
+                    yield Wait(min(left, max(LEAST_WAIT, ahead.overdue - now)))
                     now = time.monotonic()
             gate.admit(call, here)
             claim, refusal = call.refused_claim, call.refused
@@ -121,8 +124,8 @@ def patiently(
             if ticket is None or ticket.queue is not found.queue:
                 if ticket is not None:
                     ticket.queue.leave(ticket)
-                ticket = found.queue.join(wake, deadline)
                 call.undecided()
+                ticket = found.queue.join(wake, deadline, _counts(call, found))
                 continue  # room that came between the refusal and the queue woke nobody
             left = deadline - now
             if left <= 0:
@@ -134,10 +137,22 @@ def patiently(
             elif claim.window > 0:  # it starts anew when nothing happens for so long, and says nothing then
                 left = min(left, LOOK_AGAIN)
             call.undecided()
+            ticket.queue.lacking(ticket, _limit(claim))
             yield Wait(left)
     finally:
         if ticket is not None:
             ticket.queue.leave(ticket)
+
+
+def _limit(claim: Claim) -> Hashable | None:
+    """What a limit is called in the queue of its budget; None for one that all calls count to."""
+    return None if claim.model is None and claim.part is None else (claim.number, claim.part)
+
+
+def _counts(call: Call, budget: Budget) -> frozenset[Hashable]:
+    """The other limits of a budget that a call counts to."""
+    own = (each for each in call.all_claims if each.account is budget and each.counts(call.model))
+    return frozenset(limit for each in own if (limit := _limit(each)) is not None)
 
 
 def _stopped(here: Context) -> bool:
