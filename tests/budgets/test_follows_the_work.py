@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,6 +184,22 @@ class TestGenerators:
                 first.submit(next, running).result()
         assert got == [0, 1]
         assert made[0].calls_used == 2
+
+    def test_each_step_may_be_in_a_context_of_its_own(self, client: openai.OpenAI) -> None:
+        """So frameworks stream plain generators: each step in some thread, in a copy of the context."""
+        b = budget("2 calls")
+
+        def events() -> Iterator[int]:
+            for number in range(3):
+                ask(client)
+                yield number
+
+        running = b.bind(events)()
+        got = [contextvars.copy_context().run(next, running) for _ in range(2)]
+        with pytest.raises(BudgetExceededError):
+            contextvars.copy_context().run(next, running)
+        assert got == [0, 1]
+        assert b.calls_used == 2
 
     def test_sent_thrown_and_returned_values_pass(self) -> None:
         @with_budget(max_usd=1)
