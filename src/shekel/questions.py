@@ -16,12 +16,13 @@ from . import late
 from .answers import Affordable, LimitUsage, Remaining, ScopeUsage, Verdict, period_of_budget, period_tracked
 from .budgets import refusals
 from .budgets.around import around, patient
-from .budgets.claims import AtLimit, Claim
+from .budgets.claims import Claim
 from .budgets.errors import BudgetExceededError, FallbackError
 from .budgets.holds import need_of
 from .budgets.limits import Mode, Unit
 from .budgets.rehearsal import Rehearsal
 from .budgets.scope import entries
+from .budgets.waiting import stands_behind
 from .call import Call
 from .doors.client import destination
 from .providers import endpoint_named
@@ -137,7 +138,7 @@ def check(
     refusal = call.refusal
     if refusal is None:
         for budget in patient(here):
-            if budget.at_limit is AtLimit.PAUSE and len(budget.queue):
+            if stands_behind(call, budget, here):
                 return Verdict(False, "waiting", call.model, call.fallback_from, None, None)
         return Verdict(True, None, call.model, call.fallback_from, call.cap, None)
     reason = refusal.reason if isinstance(refusal, BudgetExceededError) else "fallback"

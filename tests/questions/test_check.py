@@ -187,6 +187,18 @@ class TestSays:
             assert check(model=MODEL, messages=HELLO).reason == "waiting"
             b.queue.leave(ticket)
 
+    def test_a_call_that_would_pass_those_who_wait_for_what_it_does_not_need(self) -> None:
+        with budget("$1 + 1 call on gpt-4o", at_limit="pause", last_call=0.5) as b:
+            ticket = b.queue.join(lambda: None)
+            b.queue.lacking(ticket, (1, None))  # the second limit
+            assert check(model=MODEL, messages=HELLO)
+            assert check(model="gpt-4o", messages=HELLO).reason == "waiting"
+            b.queue.lacking(ticket, None)
+            assert check(model=MODEL, messages=HELLO).reason == "waiting"
+            with b.last_call():
+                assert check(model=MODEL, messages=HELLO)
+            b.queue.leave(ticket)
+
     @pytest.mark.parametrize(
         "wrong",
         [{"model": ""}, {"model": 7}, {"model": MODEL, "api": "images"}, {"model": MODEL, "request": 5}],

@@ -51,6 +51,10 @@ class Ticket:
         """When it is taken to be there no more."""
         return self.until + OVERDUE
 
+    def before(self, counts: frozenset[Hashable]) -> bool:
+        """Whether who counts to those limits stands behind it, where it comes later."""
+        return self.lacks is None or self.lacks in counts
+
 
 class Queue:
     """Those who wait for room on one budget."""
@@ -84,7 +88,7 @@ class Queue:
             for each in self._tickets:
                 if each is ticket:
                     break
-                if each.lacks is None or each.lacks in ticket.counts:
+                if each.before(ticket.counts):
                     if each.overdue >= now:
                         found = each
                         break
@@ -96,6 +100,11 @@ class Queue:
         if overdue:
             self.freed()
         return found
+
+    def keeps(self, counts: frozenset[Hashable]) -> bool:
+        """Whether who comes now, and counts to those limits, would stand behind somebody."""
+        with locks.books:
+            return any(each.before(counts) for each in self._tickets)
 
     def lacking(self, ticket: Ticket, limit: Hashable | None) -> None:
         """What one waits for; see `Ticket.lacks`. Others need not stand behind it for that."""

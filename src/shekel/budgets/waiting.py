@@ -84,10 +84,9 @@ def patiently(
     ticket: Ticket | None = None
     deadline: float | None = None
     asking = _asking.get()
-    in_no_queue = asking | context.last_calls(here)  # nobody there waits for what is kept for a last call
     try:
         for budget in budgets:
-            if budget.at_limit is AtLimit.PAUSE and len(budget.queue) and id(budget) not in in_no_queue:
+            if len(budget.queue) and _queues(budget, here):
                 gate.find(call, here)
                 call.undecided()
                 deadline = time.monotonic() + budget.max_wait
@@ -142,6 +141,16 @@ def patiently(
     finally:
         if ticket is not None:
             ticket.queue.leave(ticket)
+
+
+def stands_behind(call: Call, budget: Budget, here: Context) -> bool:
+    """Whether a call that came now would stand behind others, also where it fits. Its meters are known."""
+    return len(budget.queue) > 0 and _queues(budget, here) and budget.queue.keeps(_counts(call, budget))
+
+
+def _queues(budget: Budget, here: Context) -> bool:
+    """Whether calls of a context stand in the queue of a budget: nobody there waits for what a last call may spend."""
+    return budget.at_limit is AtLimit.PAUSE and id(budget) not in _asking.get() | context.last_calls(here)
 
 
 def _limit(claim: Claim) -> Hashable | None:
