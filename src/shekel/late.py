@@ -6,8 +6,9 @@ aggregator's or a connection pool's lock. A finaliser of ours therefore takes no
 it. Knows nothing of calls: it runs thunks.
 
 Whoever asks waits for what another thread is doing just now, but not for the program's own code: a callback may itself
-wait for the one who asks, so it lets go of those who wait (`let_go`). Connections are closed by the thread alone
-(`close`): nobody who only asks a question has to wait for a socket.
+wait for the one who asks, so it lets go of those who wait (`let_go`). Nor does who asks run it: the question may be
+asked under a lock of the program, for which the callback waits; so it is left to the thread (`tell`). Connections are
+closed by the thread alone (`close`): nobody who only asks a question has to wait for a socket.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from . import faults, locks
 
 _queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _closings: SimpleQueue[Callable[[], object]] = SimpleQueue()
+_telling: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _bell: SimpleQueue[None] = SimpleQueue()
 _taking = threading.RLock()
 _starting = threading.Lock()
@@ -75,7 +77,12 @@ def flush() -> bool:
     """
     if locks.busy():
         return False
-    done = _work_off()
+    before = getattr(_mine, "asks", False)
+    _mine.asks = True
+    try:
+        done = _work_off()
+    finally:
+        _mine.asks = before
     own = getattr(_mine, "work", None)
     for work in tuple(_under_way):
         if work is not own:
@@ -84,10 +91,28 @@ def flush() -> bool:
     return done
 
 
+def finish() -> None:
+    """Do all that waits, in this thread: Python ends."""
+    if not locks.busy():
+        _work_off()
+        flush()
+        _tell_all()
+
+
 def relieve() -> None:
     """Do what waits if it has become much, as where nobody asks anything and no thread was needed yet."""
     if _thread is None and _queue.qsize() > _MUCH:
         flush()
+
+
+def tell(callback: Callable[[], object]) -> None:
+    """Run code of the program: here, or in the thread where this one only asks a question."""
+    if _thread is not None and getattr(_mine, "asks", False):
+        _telling.put(callback)
+        _bell.put(None)
+    else:
+        let_go()
+        callback()
 
 
 def let_go() -> None:
@@ -100,7 +125,8 @@ def let_go() -> None:
 
 def _after_fork() -> None:
     """In a child, the parent's thread is gone, and with it what it was doing."""
-    global _taking, _starting, _thread
+    global _taking, _starting, _telling, _thread
+    _telling = SimpleQueue()  # the parent tells of what has ended there
     _taking = threading.RLock()
     _starting = threading.Lock()
     _under_way.clear()
@@ -115,6 +141,7 @@ def _run() -> None:
     while True:
         _bell.get()
         _work_off()
+        _tell_all()
         try:
             close = _closings.get_nowait()
         except Empty:
@@ -123,6 +150,18 @@ def _run() -> None:
             close()
         except BaseException as error:
             faults.report("closed a dropped connection", error)
+
+
+def _tell_all() -> None:
+    while True:
+        try:
+            callback = _telling.get_nowait()
+        except Empty:
+            return
+        try:
+            callback()
+        except BaseException as error:
+            faults.report("told the program", error)
 
 
 def _work_off() -> bool:

@@ -259,7 +259,7 @@ def _install(door: Door, module: Any) -> None:
 
 def finish_open_calls() -> None:
     """At exit: end what is open, so that its span and its cost are told before the providers shut down."""
-    late.flush()
+    late.finish()
     for call in list(open_calls.values()):
         try:
             call.finish(Outcome.DROPPED)

@@ -14,6 +14,7 @@ import httpx2
 import openai
 import pytest
 
+import shekel
 from shekel import Budget, BudgetExceededError, budget
 from shekel.testing import FakeProvider, Reply
 
@@ -242,6 +243,34 @@ class TestCallbacks:
         finishes(work)
         assert returned.wait(30)  # nobody waits for a callback, so neither does `flush`
         assert waited == [True]
+
+    def test_who_asks_under_a_lock_of_the_program_that_a_callback_takes_too(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        """What was dropped ends in the thread that asks next: the callback must not run there, it would wait for it."""
+        lock = threading.Lock()
+        heard: list[str] = []
+
+        def hear(what: str) -> None:
+            with lock:
+                heard.append(what)
+
+        def work() -> None:
+            b = budget("$0.0002", warn_at=0.000001, on_warn=lambda spent, limit: hear("warned"))
+            for _ in range(20):  # the thread of ours may be the first to see it
+                with b:
+                    opened = client.chat.completions.create(**ASKED, stream=True)
+                    next(iter(opened))
+                    del opened
+                    gc.collect()  # an SDK's stream is a cycle
+                    with lock:
+                        assert b.spent > 0
+                b.reset()
+
+        provider.default = Reply(output_tokens=200, pace=0.001)
+        with shekel.on_usage(lambda event: hear("used")):
+            finishes(work)
+            wait_for(lambda: min(heard.count("used"), heard.count("warned")) == 20)
 
 
 class TestIO:

@@ -136,13 +136,16 @@ def call_back(place: str, function: Callable[..., object], *args: object) -> Non
 
     What an async function returns is run by an event loop; nobody waits for it.
     """
-    late.let_go()
-    try:
-        answer = function(*args)
-        if isawaitable(answer):
-            deliveries.deliver(answer, place)
-    except Exception as error:
-        faults.report(place, error)
+
+    def call() -> None:
+        try:
+            answer = function(*args)
+            if isawaitable(answer):
+                deliveries.deliver(answer, place)
+        except Exception as error:
+            faults.report(place, error)
+
+    late.tell(call)
 
 
 def rising(shares: Iterable[float]) -> tuple[float, ...]:

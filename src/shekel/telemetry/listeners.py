@@ -60,7 +60,9 @@ class Subscription:
 
     def tell(self, event: Any) -> None:
         """Deliver an event. Never raises what an ordinary failure raises."""
-        late.let_go()
+        late.tell(lambda: self._tell(event))
+
+    def _tell(self, event: Any) -> None:
         place = f"called {self.kind}"
         token = context.attach(_outside(context.current()))
         try:
