@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..shown import shown
+from .arguments import said_once
 from .budget import Budget
 from .inside import inside
 from .keywords import further
@@ -78,11 +79,7 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     """
     spec = parse_spec(text, source=source)
     given = {key: value for key, value in {"name": name, **kwargs}.items() if value is not None}
-    for key, value in spec.options.items():
-        if key in given and given[key] != value:
-            raise ValueError(
-                f"{key} is said twice: {shown(value)} in {shown(text)}, and {shown(given[key])} beside it."
-            )
+    said_once(spec.options, given, shown(text))
     arguments = {**spec.options, **given}
     limits = (*spec.limits, *further(arguments.pop("limits", None)))
     if arguments.get("name") is not None and any(limit.window is not None for limit in limits):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..budgets import wiring
-from ..budgets.arguments import callback_of, fallbacks_of, shares_of
+from ..budgets.arguments import callback_of, fallbacks_of, said_once, shares_of
 from ..budgets.claims import AtLimit, Fallback
 from ..budgets.keywords import limits_in
 from ..budgets.limits import Limit, Mode, Unit, agree, as_mode
@@ -131,11 +131,7 @@ def per(
         )
     said = {"mode": mode, "name": name, "at_limit": at_limit, "unpriced": unpriced, "warn_at": warn_at}
     given = {field: value for field, value in said.items() if value is not None}
-    for field, value in options.items():
-        if field in given and given[field] != value:
-            raise ValueError(
-                f"{field} is said twice: {shown(value)} in the limit, and {shown(given[field])} beside it."
-            )
+    said_once(options, given, "the limit")
     arguments = {**options, **given}
     unpriced = arguments.get("unpriced", "refuse")
     if unpriced not in ("refuse", "allow"):
