@@ -60,7 +60,7 @@ def budget(
     for field in LIMITS:
         if kwargs.get(field) is not None:
             raise ValueError(f"give the limits once: {shown(spec)} or {field}={shown(kwargs[field])}.")
-    if isinstance(spec, str) and not _is_number(spec):
+    if isinstance(spec, str) and not is_number(spec):
         return from_spec(spec, name=name, **kwargs)
     return Budget(spec, name=name, **kwargs)
 
@@ -87,7 +87,8 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     return Budget(limits=limits, **arguments)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a plain amount, and no spec."""
     try:
         float(text)
     except ValueError:
