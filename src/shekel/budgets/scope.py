@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 from .. import context
 from ..scopes.outside import outside
 from ..scopes.values import as_entries
+from .arguments import flag_of
 from .inside import inside
 
 _entered: ContextVar[tuple[tuple[scope, Token[Context]], ...]] = ContextVar("shekel-scopes", default=())
@@ -53,7 +54,7 @@ class scope(ContextDecorator):
         **entries: str | int | None,
     ) -> None:
         self._entries = as_entries({"user_id": user_id, "session_id": session_id, "tenant_id": tenant_id, **entries})
-        self._propagate = propagate
+        self._propagate = flag_of(propagate, "propagate")
 
     def __call__(self, function: Callable[..., Any]) -> Any:
         return inside(function, lambda *_args, **_kwargs: self)
