@@ -173,6 +173,15 @@ class TestWarning:
             with pytest.warns(UserWarning, match=r"0\.02"):
                 ask()
 
+    def test_small_amounts_are_said_with_their_digits(self, ask: Ask) -> None:
+        price = {"input": 0.0, "output": 0.004}
+        fallback = {"at_pct": 0.05, "model": "gpt-4.1-nano"}
+        with budget(max_usd=0.0005, warn_at=0.01, fallback=fallback, price_per_1k_tokens=price):
+            with pytest.warns(UserWarning, match=r"^budget has spent \$0\.00004 of \$0\.0005$"):
+                ask()
+            with pytest.warns(UserWarning, match=r"^budget has spent \$0\.00004: calls go to gpt-4\.1-nano"):
+                ask()
+
     def test_below_the_threshold_nothing_is_said(self, ask: Ask) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
