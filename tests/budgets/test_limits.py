@@ -268,7 +268,7 @@ class TestKeywords:
         message = refusal(max_usd="$2 on o3", models={"o3": 3})
         assert message == "the budget contradicts itself: '$2 on o3' and '$3 on o3' limit the same: keep one of them."
         twice = refusal(max_usd="$5/day + $5/day")
-        assert twice.endswith(" says twice the same: '$5/day' and '$5/day': keep one of them.")
+        assert twice.endswith(" says twice how much: '$5/day' and '$5/day' limit the same: keep one of them.")
         assert len(limits_of(max_usd="$5/day + $1/week", max_tokens=10, max_input_tokens=100)) == 4
 
     @given(

@@ -140,9 +140,8 @@ def agree(limits: Iterable[Limit], field: str) -> tuple[Limit, ...]:
         other = seen.setdefault((limit.unit, limit.window, limit.model), limit)
         if other is not limit:
             both = f"{shown(written(other))} and {shown(written(limit))}"
-            if other.amount == limit.amount:
-                raise ValueError(f"{field} says twice the same: {both}: keep one of them.")
-            raise ValueError(f"{field} contradicts itself: {both} limit the same: keep one of them.")
+            how = "says twice how much" if other.amount == limit.amount else "contradicts itself"
+            raise ValueError(f"{field} {how}: {both} limit the same: keep one of them.")
     return tuple(seen.values())
 
 
