@@ -94,6 +94,18 @@ def test_one_that_the_program_has_caught_leaves_its_own_status(run, provider: Fa
     assert (done.returncode, last(done)["status"], len(provider.bill)) == (0, "exceeded", 1)
 
 
+def test_what_the_environment_says_of_budgets_and_policies_holds(run, provider: FakeProvider, tmp_path: Path) -> None:
+    assert run("app.py", "3", SHEKEL_BUDGET="2 calls").returncode == 1
+    assert run("app.py", "--budget", "5", "3", SHEKEL_BUDGET="2 calls").returncode == 0
+    (tmp_path / "p.toml").write_text('[policies.users]\nper = "user.id"\nlimit = "1 call"\n')
+    program = "import shekel\n" + ASKS.replace("    ask()\n", "    with shekel.scope(user_id='ada'): ask()\n")
+    done = run("app.py", "--budget", "5", "3", program=program, SHEKEL_POLICIES="p.toml")
+    assert (done.returncode, len(provider.bill)) == (1, 2 + 3 + 1)
+    for wrong in ({"SHEKEL_BUDGET": "$5/dya"}, {"SHEKEL_POLICIES": "nosuch.toml"}, {"SHEKEL_TRUST": "some"}):
+        done = run("app.py", "3", **wrong)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
 @pytest.mark.parametrize("switch", ["--warn-only", "--dry-run"])
 def test_only_to_warn_refuses_nothing(run, provider: FakeProvider, switch: str) -> None:
     done = run("app.py", switch, "--budget", "0.000001", "--output", "json", "3")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..budgets.errors import money as dollars
 from ..budgets.options import nearest
+from ..settings import BUDGET_VARIABLE
 from ..shown import shown
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         SystemExit: by `--help` (0) and by an option that makes no sense (2).
     """
+    from ..configuration import configure
+    from ..runtime import the_runtime
+
     ours, theirs = _split(argv)
     options = parser().parse_args([*ours, *theirs[:1]])
     script = Path(options.script)
@@ -56,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         if not script.is_file():
             raise ValueError(f"there is no script {shown(options.script)}: give the path of a Python file.")
         budget = _budget(options)
+        configure(budget=budget)
+        the_runtime().settings.read_environment()  # policies, and whom to trust
     except (ValueError, TypeError) as error:
         print(f"shekel: {error}", file=sys.stderr)
         return WRONG
@@ -68,8 +74,8 @@ def parser() -> argparse.ArgumentParser:
         prog="shekel run",
         usage="shekel run [options] SCRIPT [arguments of the script]",
         description="Runs a Python script as it is, under a budget. A call beyond it is not sent.",
-        epilog=f"{VARIABLE} is --budget, where that is not given; both go before the file. Exit status: that of the "
-        "script; 1 where a limit refused something or the script failed; 2 for wrong arguments.",
+        epilog=f"{VARIABLE}, else {BUDGET_VARIABLE}, is --budget, where that is not given; all go before the file. "
+        "Exit status: that of the script; 1 where a limit refused something or it failed; 2 for wrong arguments.",
     )
     made.add_argument("script", metavar="SCRIPT", help="the Python file")
     made.add_argument("--budget", metavar="USD", help="the limit in USD, or a spec such as '$5/day + 100 calls/hr'")
@@ -117,8 +123,9 @@ def _budget(options: argparse.Namespace) -> Budget:
 
     said: dict[str, Any] = {} if options.budget_file is None else _of_file(options.budget_file)
     limit, source = options.budget, "--budget"
-    if limit is None and os.environ.get(VARIABLE, "").strip():
-        limit, source = os.environ[VARIABLE], VARIABLE
+    for variable in (VARIABLE, BUDGET_VARIABLE):
+        if limit is None and os.environ.get(variable, "").strip():
+            limit, source = os.environ[variable], variable
     for name in ("warn_at", "max_llm_calls", "max_tool_calls"):
         if getattr(options, name) is not None:
             said[name] = getattr(options, name)
@@ -152,7 +159,6 @@ def _of_file(path: str) -> dict[str, Any]:
 def _run(script: Path, argv: list[str], budget: Budget, options: argparse.Namespace) -> int:
     from ..budgets.errors import BudgetExceededError
     from ..budgets.part_errors import ToolBudgetExceededError
-    from ..configuration import configure
     from ..subscriptions import on_hard_limit
 
     refusals: list[Any] = []
@@ -160,7 +166,6 @@ def _run(script: Path, argv: list[str], budget: Budget, options: argparse.Namesp
     sys.argv, sys.path[:1] = argv, [str(script.parent.resolve())]
     status = DONE
     try:
-        configure(budget=budget)
         with budget:
             runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
