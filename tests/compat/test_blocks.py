@@ -356,6 +356,10 @@ class TestBadInput:
         assert [each.text for each in budget(f"$5 {spec}", **beside).limits()] == ["$5"]
         assert [limit.text for limit in per("user.id", f"$5 {spec}", **beside).limits] == ["$5"]
 
+    @pytest.mark.parametrize("limit", ["$5/hr", "5", 5])
+    def test_a_spec_and_a_limit_that_is_none_beside_it(self, limit: Any) -> None:
+        assert len(budget(limit, name="b", max_usd=None, max_llm_calls=None, window_seconds=None).limits()) == 1
+
     def test_a_spec_and_an_argument_that_says_otherwise(self) -> None:
         with pytest.raises(
             ValueError, match=r"^mode is said twice: 'strict' in '\$5 mode=strict', and 'sliced' beside"

@@ -62,6 +62,7 @@ def budget(
             raise ValueError(f"give the limits once: {shown(spec)} or {field}={shown(kwargs[field])}.")
     if isinstance(spec, str) and not is_number(spec):
         return from_spec(spec, name=name, **kwargs)
+    kwargs.pop("max_usd", None)  # it is None
     return Budget(spec, name=name, **kwargs)
 
 
@@ -113,6 +114,13 @@ def with_budget(
         max_usd: the limit of one call, in USD or as a spec.
         warn_at, on_warn, price_per_1k_tokens, fallback, on_fallback, name, max_llm_calls: see `Budget`.
         **kwargs: the others; see `Budget`.
+
+    Returns:
+        the decorator; what it decorates keeps its kind and its result.
+
+    Raises:
+        ValueError: where it stands, an argument that makes no sense.
+        TypeError: where it stands, what is no function.
     """
     if callable(max_usd):
         raise TypeError("write @with_budget(max_usd=…) with its limit in parentheses.")

@@ -41,7 +41,8 @@ class scope(ContextDecorator):
 
     Raises:
         ValueError: a value that is neither text nor a whole number, is empty, has more than 256 characters, white space
-            around it, or characters that cannot be printed; or a key that baggage cannot carry.
+            around it, or characters that cannot be printed; a key that baggage cannot carry; one entry by two names,
+            with two values; a `propagate` that is neither True nor False.
     """
 
     def __init__(
