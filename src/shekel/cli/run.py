@@ -163,7 +163,9 @@ def _run(script: Path, argv: list[str], budget: Budget, options: argparse.Namesp
 
     refusals: list[Any] = []
     on_hard_limit(refusals.append)
-    sys.argv, sys.path[:1] = argv, [str(script.parent.resolve())]
+    sys.argv = argv
+    if not sys.flags.safe_path:  # as `python SCRIPT` does
+        sys.path[0] = str(script.parent.resolve())
     status = DONE
     try:
         with budget:
