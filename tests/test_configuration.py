@@ -49,6 +49,13 @@ def test_what_makes_no_sense(field: str, value: Any, remedy: str) -> None:
     assert before == (wiring.everywhere, runtime.policies.in_force, runtime.environment.given, runtime.usage_hosts)
 
 
+@pytest.mark.parametrize("given", ["https://me:secret@llm.example.com/v1?key=secret", ["llm.example.com?key=secret"]])
+def test_what_a_url_holds_beside_the_host_is_not_shown(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^include_usage_hosts .*llm\.example\.com") as caught:
+        shekel.configure(include_usage_hosts=given)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("keys", [5, True, {"a": "b" * 32}, lambda: 5])
 def test_keys_that_are_none_are_not_shown(keys: Any) -> None:
     with pytest.raises(ValueError, match=r"^keys of baggage must be a list of text or bytes, not a (int|bool|dict)\."):

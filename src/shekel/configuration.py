@@ -139,9 +139,14 @@ def _hosts(given: Any) -> frozenset[str]:
     """
     remedy = "give names, with the port where there is one, such as ['llm.example.com', 'localhost:8080']"
     if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
-        raise ValueError(f"include_usage_hosts must be a list of hosts, not {shown(given)}: {remedy}.")
+        raise ValueError(f"include_usage_hosts must be a list of hosts, not {_public(given)}: {remedy}.")
     hosts = tuple(given)
     for host in hosts:
         if not isinstance(host, str) or not _HOST.fullmatch(host):
-            raise ValueError(f"include_usage_hosts must be a list of hosts, not {shown(host)} in it: {remedy}.")
+            raise ValueError(f"include_usage_hosts must be a list of hosts, not {_public(host)} in it: {remedy}.")
     return frozenset(host.lower() for host in hosts)
+
+
+def _public(value: Any) -> str:
+    """What a message shows of a URL: neither who calls it nor what follows its path, which may be a key."""
+    return shown(re.split(r"[?#]", value)[0].rpartition("@")[2] if isinstance(value, str) else value)
