@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 import shekel
-from shekel import BudgetExceededError, ShekelInstrumentor, ShekelSpanProcessor, budget, per, scope
+from shekel import BudgetExceededError, ShekelInstrumentor, ShekelSpanProcessor, budget, per, scope, scoped
 from shekel.testing import FakeProvider, Reply
 
 MODEL = "gpt-4o-mini"
@@ -119,6 +119,19 @@ class TestScope:
     def test_a_value_that_is_none_is_refused_at_once(self, value: Any) -> None:
         with pytest.raises(ValueError, match="user_id"):
             scope(user_id=value)
+
+    @pytest.mark.parametrize("value", ["no", 0, None])
+    def test_whether_to_propagate_is_a_switch_and_no_word(self, value: Any) -> None:
+        for make in (lambda: scope(user_id="ada", propagate=value), lambda: scoped(user_id="uid", propagate=value)):
+            with pytest.raises(ValueError, match=rf"^propagate must be True or False, not {value!r}\.$"):
+                make()
+
+    def test_one_entry_by_two_names_says_one_thing(self) -> None:
+        with scope(user_id="ada", **{"user.id": "ada"}):
+            assert baggage.get_baggage("user.id") == "ada"
+        with pytest.raises(ValueError, match=r"^user\.id is given twice, .*: keep one of them\.$") as caught:
+            scope(user_id="ada", **{"user.id": "bob"})
+        assert "bob" not in str(caught.value)
 
     def test_a_generator_resumed_in_another_context_is_no_error(self, caplog: pytest.LogCaptureFixture) -> None:
         from contextvars import copy_context

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from .budgets import wiring
 from .budgets.budget import Budget
+from .budgets.keywords import limits_in
 from .budgets.limits import Mode, as_mode
-from .budgets.making import budget as make_budget
+from .budgets.making import from_spec, is_number
 from .budgets.public import Text, set_text
 from .policies.policy import Policy
 from .runtime import the_runtime
 from .scopes.keyring import Secrets
 from .scopes.outside import outside
 from .settings import KEEP
+from .shown import shown
 from .telemetry.metrics import scope_keys
 
 if TYPE_CHECKING:
     from .policies.file import PlanOf
+
+_HOST = re.compile(r"[^\s/@?#*]+")
 
 
 def configure(
@@ -85,6 +90,17 @@ def configure(
         ValueError: something that makes no sense; the message names it, the value and the remedy.
     """
     runtime = the_runtime()
+    hosts = None if include_usage_hosts is None else _hosts(include_usage_hosts)
+    for field, table in (("prices", prices), ("aliases", aliases)):
+        if table is not None and not isinstance(table, Mapping):
+            example = '{"house-model": "free"}' if field == "prices" else '{"our-deployment": "gpt-4o-mini"}'
+            raise ValueError(f"{field} must be a mapping such as {example}, not {shown(table)}.")
+    if environment is not KEEP and environment is not None:
+        if not isinstance(environment, str) or not environment.strip():
+            raise ValueError(
+                f"environment must be a text such as 'production', not {shown(environment)}: give None for none."
+            )
+        environment = environment.strip()
     if track is not KEEP:
         runtime.settings.track(track)
     if traced_in_strict is not None:
@@ -97,12 +113,40 @@ def configure(
     if mode is not None:
         wiring.default_mode = as_mode(mode)
     if budget is not KEEP:
-        runtime.settings.set_budget(budget if budget is None or isinstance(budget, Budget) else make_budget(budget))
+        runtime.settings.set_budget(budget if budget is None or isinstance(budget, Budget) else _budget(budget))
     if environment is not KEEP:
         runtime.environment.given = environment
     runtime.settings.set_policies(policies, plan_of, reload_seconds)
     runtime.settings.set_prices(prices or {}, aliases or {})
-    if include_usage_hosts is not None:
-        runtime.usage_hosts = frozenset(include_usage_hosts)
+    if hosts is not None:
+        runtime.usage_hosts = hosts
     if keys is not None:
         runtime.teller.metric_scopes = keys
+
+
+def _budget(value: Any) -> Budget:
+    """A budget from what says its limits."""
+    if isinstance(value, str) and not is_number(value):
+        return from_spec(value, source="budget")
+    return Budget(limits=limits_in(value, "budget"))
+
+
+def _hosts(given: Any) -> frozenset[str]:
+    """Hosts, perhaps with a port.
+
+    Raises:
+        ValueError: one text instead of several, or what is none, such as a URL.
+    """
+    remedy = "give names, with the port where there is one, such as ['llm.example.com', 'localhost:8080']"
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
+        raise ValueError(f"include_usage_hosts must be a list of hosts, not {_public(given)}: {remedy}.")
+    hosts = tuple(given)
+    for host in hosts:
+        if not isinstance(host, str) or not _HOST.fullmatch(host):
+            raise ValueError(f"include_usage_hosts must be a list of hosts, not {_public(host)} in it: {remedy}.")
+    return frozenset(host.lower() for host in hosts)
+
+
+def _public(value: Any) -> str:
+    """What a message shows of a URL: neither who calls it nor what follows its path, which may be a key."""
+    return shown(re.split(r"[?#]", value)[0].rpartition("@")[2] if isinstance(value, str) else value)

@@ -38,19 +38,19 @@ def reconcile(call_id: str, cost: float | Decimal) -> float:
     return gate.corrections.reconcile(call_id, nano, gate.clock(), gate.tracking) / NANO
 
 
-def assign_plan(value: str, plan: str | None, *, policy: str | None = None) -> None:
+def assign_plan(value: str | int, plan: str | None, *, policy: str | None = None) -> None:
     """Give a value of a scope key a plan, from its next call on, whatever a table or a function says.
 
     What was spent stays: every call counts in the windows of all plans. It holds for this process, also when policies
     are read anew, until it is taken back or the policies are ended.
 
     Args:
-        value: of the scope key that the policy chooses plans by, such as a user's id.
+        value: of the scope key that the policy chooses plans by, such as a user's id, as for `scope`.
         plan: the plan's name; None takes back what was assigned, and has the function asked anew.
         policy: the policy's name, where several have plans.
 
     Raises:
         LookupError: no policy, or more than one, is meant.
-        ValueError: the plan is not there.
+        ValueError: the plan is not there, or no scope can have the value.
     """
     the_runtime().policies.assign(value, plan, policy)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import faults
 from .budgets import wiring
 from .budgets.budget import Budget
 from .budgets.making import from_spec
@@ -16,6 +18,7 @@ from .policies.policy import Policy
 from .policies.standing import row_of
 from .policies.watch import EVERY
 from .scopes.outside import outside
+from .shown import shown
 
 if TYPE_CHECKING:
     from .budgets.traced_gate import TracedGate
@@ -32,6 +35,9 @@ KEEP: Any = object()
 
 BUDGET_VARIABLE = "SHEKEL_BUDGET"
 POLICIES_VARIABLE = "SHEKEL_POLICIES"
+
+_LACKS = re.compile(r"(^|\+)\s*([^\s+]*\.)?[0-9]*\s*(/|\+|$)")
+"""What a shell makes of "$5/day" in double quotes, as of "$50/day" and "$0.50/day": $5 and $0 are names there."""
 
 
 class Parts(Protocol):
@@ -67,7 +73,7 @@ class Settings:
 
     def set_policies(
         self,
-        policies: Sequence[Policy] | str | os.PathLike[str] | None,
+        policies: Iterable[Policy] | str | os.PathLike[str] | None,
         plan_of: PlanOf | Mapping[str, PlanOf] | None,
         reload_seconds: float | None,
     ) -> None:
@@ -79,8 +85,13 @@ class Settings:
             given = "plan_of" if plan_of is not None else "reload_seconds"
             raise ValueError(f"{given} is for policies in a file: give policies='shekel.toml', too.")
         elif policies is not None:
+            if not isinstance(policies, Iterable) or isinstance(policies, (bytes, Mapping)):
+                raise ValueError(
+                    f"policies must be a list of what per(...) makes, or the path of a policy file, not "
+                    f"{shown(policies)}: write policies=[per('user.id', '$5/day')]."
+                )
             with self._parts.lock:
-                self._enforce(policies)
+                self._enforce(tuple(policies))
                 self._parts.following.stop()
 
     def set_prices(self, prices: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
@@ -90,7 +101,7 @@ class Settings:
         for name, target in aliases.items():
             self._parts.prices().alias(name, target)
 
-    def _enforce(self, policies: Sequence[Policy]) -> None:
+    def _enforce(self, policies: tuple[Policy, ...]) -> None:
         """Put policies in force in place of those before."""
         self._parts.policies.set(policies)
         if policies and not self._policies_hold_doors:
@@ -139,9 +150,20 @@ class Settings:
                 self._parts.following.follow(Path(file))
             self._policies_environment = file
         text = os.environ.get(BUDGET_VARIABLE, "").strip()
+        if not text and BUDGET_VARIABLE in os.environ:
+            faults.warn_once(
+                f"empty {BUDGET_VARIABLE}",
+                "%s is empty and limits nothing: in a shell, write '$5' in single quotes, which keep the $.",
+                BUDGET_VARIABLE,
+            )
         if not text or self._environment == text:
             return
-        budget = from_spec(text, source=BUDGET_VARIABLE)
+        try:
+            budget = from_spec(text, source=BUDGET_VARIABLE)
+        except ValueError as error:
+            if not _LACKS.search(text):
+                raise
+            raise ValueError(f"{str(error)[:-1]} (in a shell in single quotes, which keep the $).") from None
         self._environment = text
         if budget.name is None:
             budget.name = BUDGET_VARIABLE

@@ -97,6 +97,33 @@ class TestUnchangedProgram:
             "shekel: SHEKEL_BUDGET: 'dya' in '$5/dya' is no period: did you mean day? The program was not started.\n"
         )
 
+    @pytest.mark.parametrize(
+        "text",
+        ["/day", "0/day", ".50/day", "bash.50/hr", "/bin/sh.25", "+ 100 calls/hr", "9 calls/hr + /day", "5 calls +"],
+    )
+    def test_what_a_shell_has_left_of_it_says_how_to_write_it(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHEKEL_BUDGET", text)
+        with pytest.raises(
+            ValueError, match=r"^SHEKEL_BUDGET: .* \(in a shell in single quotes, which keep the \$\)\.$"
+        ):
+            ShekelInstrumentor().instrument()
+
+    @pytest.mark.parametrize("text", ["$5/dya", "$5/", "$x", "five", "5 bananas", "9 calls on"])
+    def test_what_no_shell_has_touched_does_not(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SHEKEL_BUDGET", text)
+        with pytest.raises(ValueError, match="SHEKEL_BUDGET") as caught:
+            ShekelInstrumentor().instrument()
+        assert "shell" not in str(caught.value)
+
+    def test_an_empty_one_limits_nothing_and_says_so_once(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = run(provider, "")  # what a shell makes of "$5"
+        assert done.returncode == 0
+        assert (
+            done.stderr.count("SHEKEL_BUDGET is empty and limits nothing: in a shell, write '$5' in single quotes") == 1
+        )
+
     def test_in_code_it_is_a_value_error(self, provider: FakeProvider) -> None:
         done = run(provider, "five", start="code")
         assert (done.returncode, done.stdout) == (1, "")

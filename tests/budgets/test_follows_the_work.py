@@ -85,6 +85,28 @@ class TestBind:
         await asyncio.to_thread(provider.wait_idle)
         assert nano(b.spent) == provider.bill.total
 
+    async def test_what_is_async_only_by_what_it_returns(self, provider: FakeProvider) -> None:
+        class Agent:
+            async def __call__(self) -> list[str | None]:
+                await ask_async(client)
+                return here()
+
+        b = budget("4 calls", name="bound")
+        async with async_client(provider) as client:
+            await b.run(lambda: ask_async(client))
+            await asyncio.create_task(b.bind(lambda: ask_async(client))())
+            assert await b.bind(Agent())() == ["bound"]
+            assert here() == []
+            with b:
+                assert await with_budget(name="fresh")(Agent())() == ["bound", "fresh"]
+            assert b.calls_used == 4
+            with pytest.raises(BudgetExceededError):
+                await b.run(lambda: ask_async(client))
+            with pytest.raises(BudgetExceededError):
+                await with_budget("$0.000001")(Agent())()
+            await asyncio.to_thread(provider.wait_idle)
+        assert len(provider.bill) == 4
+
     def test_generators(self, client: openai.OpenAI) -> None:
         b = budget(name="bound")
 

@@ -248,6 +248,7 @@ class TestKeywords:
             ("gpt-4o", "such as {'gpt-4o': '$5/day'}"),
             ({"": 5}, "not ''"),
             ({"gpt 4": 5}, "not 'gpt 4'"),
+            ({"gpt-4o,o3": 5}, "commas, each in a limit of its own, not 'gpt-4o,o3'"),
             ({7: 5}, "not 7"),
             ({"o3": None}, "models['o3'] must be a limit"),
             ({"o3": 0}, "models['o3'] must be above 0, not 0"),
@@ -266,7 +267,8 @@ class TestKeywords:
     def test_limits_that_contradict_each_other(self) -> None:
         message = refusal(max_usd="$2 on o3", models={"o3": 3})
         assert message == "the budget contradicts itself: '$2 on o3' and '$3 on o3' limit the same: keep one of them."
-        assert "says twice" in refusal(max_usd="$5/day + $5/day")
+        twice = refusal(max_usd="$5/day + $5/day")
+        assert twice.endswith(" says twice how much: '$5/day' and '$5/day' limit the same: keep one of them.")
         assert len(limits_of(max_usd="$5/day + $1/week", max_tokens=10, max_input_tokens=100)) == 4
 
     @given(

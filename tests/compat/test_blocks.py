@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from shekel import Budget, BudgetExceededError, Limit, budget
+from shekel import Budget, BudgetExceededError, Limit, budget, per, scope, with_budget
 from shekel.budgets.limits import Unit
 from shekel.testing import FakeProvider
 
@@ -171,6 +171,15 @@ class TestWarning:
         with budget(max_usd=0.1, warn_at=0.2, **CENT):
             ask()
             with pytest.warns(UserWarning, match=r"0\.02"):
+                ask()
+
+    def test_small_amounts_are_said_with_their_digits(self, ask: Ask) -> None:
+        price = {"input": 0.0, "output": 0.004}
+        fallback = {"at_pct": 0.05, "model": "gpt-4.1-nano"}
+        with budget(max_usd=0.0005, warn_at=0.01, fallback=fallback, price_per_1k_tokens=price):
+            with pytest.warns(UserWarning, match=r"^budget has spent \$0\.00004 of \$0\.0005$"):
+                ask()
+            with pytest.warns(UserWarning, match=r"^budget has spent \$0\.00004: calls go to gpt-4\.1-nano"):
                 ask()
 
     def test_below_the_threshold_nothing_is_said(self, ask: Ask) -> None:
@@ -334,6 +343,37 @@ class TestBadInput:
             budget("$5", limits=[Limit(5)])
         with pytest.raises(ValueError, match="limits must be a list of Limits"):
             budget("$5", limits=["3 calls"])
+
+    @pytest.mark.parametrize(
+        ("spec", "beside"),
+        [
+            ("warn_at=0.5", {"warn_at": 0.5}),
+            ("warn_at=80%,0.5", {"warn_at": [0.8, 0.5]}),
+            ("mode=strict", {"mode": "strict"}),
+        ],
+    )
+    def test_a_spec_and_an_argument_may_say_the_same(self, spec: str, beside: dict[str, Any]) -> None:
+        assert [each.text for each in budget(f"$5 {spec}", **beside).limits()] == ["$5"]
+        assert [limit.text for limit in per("user.id", f"$5 {spec}", **beside).limits] == ["$5"]
+
+    @pytest.mark.parametrize("limit", ["$5/hr", "5", 5])
+    def test_a_spec_and_a_limit_that_is_none_beside_it(self, limit: Any) -> None:
+        assert len(budget(limit, name="b", max_usd=None, max_llm_calls=None, window_seconds=None).limits()) == 1
+
+    def test_a_spec_and_an_argument_that_says_otherwise(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"^mode is said twice: 'strict' in '\$5 mode=strict', and 'sliced' beside"
+        ):
+            budget("$5 mode=strict", mode="sliced")
+        with pytest.raises(ValueError, match=r"^warn_at is said twice: .* in the limit, and 0.9 beside"):
+            per("user.id", "$5 warn_at=0.5", warn_at=0.9)
+
+    @pytest.mark.parametrize("function", [None, 5, "search", []])
+    def test_what_is_no_function_is_refused_where_it_is_given(self, function: Any) -> None:
+        for take in (budget(5).bind, with_budget(max_usd=5), scope(user_id="ada")):
+            with pytest.raises(TypeError, match="takes a function") as caught:
+                take(function)
+            assert repr(function) in str(caught.value)
 
     @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
     @pytest.mark.parametrize("make", [lambda: budget(1), lambda: budget("$5/hr", name="b")])

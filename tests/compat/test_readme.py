@@ -24,6 +24,7 @@ HELD = {
     "`node()`": "compat/test_nesting.py::test_it_holds_for_the_blocks_of_that_name_inside",
     "`max_velocity`": "compat/test_windows.py::test_money_that_goes_too_fast_is_stopped_before_it_goes",
     "`BudgetExceededError`": "origin/test_page.py::test_or_is_let_to_its_end_as_the_page_says_where_that_is_asked_for",
+    "`shekel run`": "cli/test_run.py::test_what_makes_no_sense_ends_with_status_2_before_the_program",
     "`RedisBackend`": "compat/test_not_here_yet.py::test_making_one_says_what_to_use_instead",
     "A call was sent": "compat/test_blocks.py::test_nothing_is_sent_once_the_money_is_used_up",
     "`max_llm_calls=2`": "compat/test_calls.py::test_as_many_are_sent_as_the_limit_says_and_no_more",

@@ -272,6 +272,14 @@ class TestLimit:
         assert (error.usd_spent, error.usd_limit, error.framework) == (0, None, "manual")
         assert not isinstance(error, BudgetExceededError)
 
+    def test_the_error_says_the_money_too_where_it_is_the_count_that_refuses(self) -> None:
+        with budget(max_usd=1, max_tool_calls=1) as b:
+            search("a", [])
+            for run in (read_file, search):  # a free one, and one with a price
+                with pytest.raises(ToolBudgetExceededError, match=r"1 of 1 tool calls used") as refused:
+                    run("b", [])
+                assert (refused.value.usd_spent, refused.value.usd_limit) == (b.spent, 1.0) == (0.1, 1.0)
+
     def test_a_tool_that_fails_is_counted_and_charged(self) -> None:
         @tool(price=0.25)
         def broken() -> None:

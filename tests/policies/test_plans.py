@@ -81,6 +81,15 @@ class TestTable:
 
 
 class TestChange:
+    def test_a_whole_number_is_the_value_that_a_scope_makes_of_it(self) -> None:
+        desk = Desk(planned())
+        assert passed(desk, 7) == 1  # type: ignore[arg-type]
+        desk.policies.assign(7, "pro", None)
+        assert desk.passes({"user_id": 7})  # type: ignore[dict-item]
+        for value in ("", None, True, ["ada"], " ada"):
+            with pytest.raises(ValueError, match=r"^value "):
+                desk.policies.assign(value, "pro", None)  # type: ignore[arg-type]
+
     def test_an_assigned_plan_holds_from_the_next_call_on_and_keeps_what_was_spent(self) -> None:
         desk = Desk(planned())
         assert passed(desk, "ada") == 1
@@ -112,6 +121,8 @@ class TestChange:
             desk.policies.assign("ada", "gold", None)
         with pytest.raises(LookupError, match=r"those with plans: 'per user.id'"):
             desk.policies.assign("ada", "pro", "nobody")
+        with pytest.raises(LookupError, match=r"^no policy has plans: put one in force"):
+            Desk(per("user.id", "$5")).policies.assign("ada", "pro", None)
         desk.policies.set([planned(), planned(name="other")])
         with pytest.raises(LookupError, match="of several"):
             desk.policies.assign("ada", "pro", None)

@@ -33,6 +33,9 @@ class TestSayings:
         ("arguments", "options", "said"),
         [
             (("user.id", "user.id", "$5"), {}, "twice"),
+            (("$5/day", "user.id"), {}, "a scope key must be a text .* not '.5/day'"),
+            (("user id", "$5"), {}, "a scope key must be a text .* not 'user id'"),
+            (("user.id=ada", "$5"), {}, "a scope key must be a text .* not 'user.id=ada'"),
             (("user.id", "$5 mode=strict"), {"mode": "sliced"}, "mode is said twice"),
             (("user.id", "$5/day + $6/day"), {}, "keep one"),
             (("user.id", []), {}, "empty list"),
@@ -46,6 +49,7 @@ class TestSayings:
             (("user.id", "$5"), {"match": {"model": "gpt 4"}}, "match: a model"),
             (("user.id", "$5"), {"match": {"tenant.id": 7}}, "'tenant.id' must be a pattern"),
             (("user.id", "$5"), {"match": {"": "x"}}, "a condition is on"),
+            (("user.id", "$5"), {"match": {"tenant id": "x"}}, "a condition is on .* not on 'tenant id'"),
             (("user.id", "5 tool calls"), {"match": {"model": "gpt-4o"}}, "tool calls have no model"),
             (("user.id", "$5"), {"fallback": {"model": "x"}}, "fallback must be"),
             (("user.id", "$5"), {"default_plan": "free"}, "has no plans"),

@@ -38,3 +38,14 @@ def test_a_key_that_was_set_once_is_no_slip(caplog: pytest.LogCaptureFixture) ->
         for _ in range(CALLS + 1):
             desk.ask({"user_id": "ada"}, tokens=1)
     assert caplog.records == []
+
+
+def test_an_argument_of_scope_is_no_key_and_that_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(per("user_id", "$1", name="slip"))
+    with caplog.at_level(logging.WARNING):
+        desk.ask({}, tokens=1)
+        assert caplog.records == []  # another service may say who it is under that key
+        for _ in range(3):
+            desk.ask({"user_id": "ada"}, tokens=1)
+    (record,) = caplog.records
+    assert "'slip' is on 'user_id', and charges no call: scope(user_id=…) sets 'user.id'" in record.getMessage()

@@ -231,10 +231,11 @@ class TestResolver:
         assert unresolved == {Unresolved.SLOW: 1}
 
     @pytest.mark.parametrize(
-        "options", [{"resolver": 7}, {"timeout": 0}, {"timeout": True}, {"otherwise": {"user_id": ""}}]
+        "options",
+        [{"resolver": 7}, {"timeout": 0}, {"timeout": True}, {"otherwise": {"user_id": ""}}, {"otherwise": 7}],
     )
     def test_a_setting_that_makes_no_sense_is_refused_at_once(self, options: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=r"resolver|timeout|user_id"):
+        with pytest.raises(ValueError, match=r"resolver|timeout|user_id|otherwise"):
             ScopeMiddleware(None, **options)  # type: ignore[arg-type]
 
 

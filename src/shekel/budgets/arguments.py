@@ -93,6 +93,23 @@ def share(value: Any, field: str) -> float:
     return float(value)
 
 
+def said_once(options: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
+    """Check that no argument says otherwise what a spec says, too.
+
+    Args:
+        options: of the spec.
+        given: the arguments beside it.
+        where: what a message calls the spec.
+
+    Raises:
+        ValueError: one does; the message names it, and both values.
+    """
+    for key, value in options.items():
+        if key not in given or given[key] == value or (key == "warn_at" and shares_of(given[key]) == value):
+            continue
+        raise ValueError(f"{key} is said twice: {shown(value)} in {where}, and {shown(given[key])} beside it.")
+
+
 def seconds_of(value: Any, field: str) -> float:
     """A time in seconds."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST_WAIT

@@ -273,6 +273,9 @@ class Budget(Steering, KnownNames):
 
         The budgets and the scope around `bind` go with it. For threads that start without a context:
         `executor.submit(b.bind(work), item)`. Also for async functions and generators.
+
+        Raises:
+            TypeError: it is no function.
         """
         around = context.current()
 

@@ -17,6 +17,7 @@ from . import refusals, wiring
 from .asking import Allowance, Exceeded
 from .books import Booked, Books
 from .claims import AtLimit, Claim, Fallback
+from .errors import money
 from .limits import NANO, Mode, Unit
 from .loops import LoopGuard
 from .parts import Parts
@@ -205,7 +206,7 @@ class Charged:
             call_back("called on_fallback", self._on_fallback, spent / NANO, self._slots[0].usd(), model)
         else:
             label = f"budget {self.name}" if self.name else "budget"
-            text = f"{label} has spent ${spent / NANO:.4f}: calls go to {model} from now on"
+            text = f"{label} has spent {money(spent / NANO)}: calls go to {model} from now on"
             call_back("warned", faults.warn_program, text)
 
     def _halt(self, call: Call, index: int) -> None:

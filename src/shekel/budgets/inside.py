@@ -10,9 +10,11 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
+
+from ..shown import shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +28,12 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
     Args:
         function: any: its result is what it returns without the block, its kind is the same.
         block: makes the block of one call, from the call's arguments.
+
+    Raises:
+        TypeError: it is none.
     """
+    if not callable(function):
+        raise TypeError(f"a block takes a function that runs in it, not {shown(function)}.")
     if iscoroutinefunction(function):
 
         @wraps(function)
@@ -80,9 +87,18 @@ def inside(function: Callable[P, R], block: Block) -> Callable[P, R]:
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         with block(*args, **kwargs):
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if not iscoroutine(result):
+                return result
+            # A lambda that returns a coroutine, an object whose call is async: the work is yet to come.
+            own = contextvars.copy_context()
+        return cast("R", _await(own, result))
 
     return run
+
+
+async def _await(own: contextvars.Context, inner: Awaitable[Any]) -> Any:
+    return await _Steps(own, inner)
 
 
 class _Generator(Generator[Any, Any, Any]):

@@ -139,10 +139,9 @@ def agree(limits: Iterable[Limit], field: str) -> tuple[Limit, ...]:
     for limit in limits:
         other = seen.setdefault((limit.unit, limit.window, limit.model), limit)
         if other is not limit:
-            how = "says twice" if other.amount == limit.amount else "contradicts itself:"
-            raise ValueError(
-                f"{field} {how} {shown(written(other))} and {shown(written(limit))} limit the same: keep one of them."
-            )
+            both = f"{shown(written(other))} and {shown(written(limit))}"
+            how = "says twice how much" if other.amount == limit.amount else "contradicts itself"
+            raise ValueError(f"{field} {how}: {both} limit the same: keep one of them.")
     return tuple(seen.values())
 
 
@@ -220,8 +219,10 @@ def count(value: Any, field: str, unit: Unit) -> int:
 
 def check_model(name: Any) -> None:
     """Raises ValueError if that cannot be the name of a model, or a pattern for names."""
-    if not isinstance(name, str) or not name or any(sign.isspace() or sign in "=\"'" for sign in name):
-        raise ValueError(f"a model must be a name or a pattern such as 'gpt-4o*', without spaces, not {shown(name)}.")
+    if not isinstance(name, str) or not name or any(sign.isspace() or sign in "=\"'," for sign in name):
+        what = "a model must be a name or a pattern such as 'gpt-4o*', without spaces"
+        one = " and commas, each in a limit of its own" if isinstance(name, str) and "," in name else ""
+        raise ValueError(f"{what}{one}, not {shown(name)}.")
 
 
 def as_mode(value: Any) -> Mode:

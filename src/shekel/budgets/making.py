@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..shown import shown
+from .arguments import said_once
 from .budget import Budget
 from .inside import inside
 from .keywords import further
@@ -59,8 +60,9 @@ def budget(
     for field in LIMITS:
         if kwargs.get(field) is not None:
             raise ValueError(f"give the limits once: {shown(spec)} or {field}={shown(kwargs[field])}.")
-    if isinstance(spec, str) and not _is_number(spec):
+    if isinstance(spec, str) and not is_number(spec):
         return from_spec(spec, name=name, **kwargs)
+    kwargs.pop("max_usd", None)  # it is None
     return Budget(spec, name=name, **kwargs)
 
 
@@ -78,11 +80,7 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     """
     spec = parse_spec(text, source=source)
     given = {key: value for key, value in {"name": name, **kwargs}.items() if value is not None}
-    for key, value in spec.options.items():
-        if key in given and given[key] != value:
-            raise ValueError(
-                f"{key} is said twice: {shown(value)} in {shown(text)}, and {shown(given[key])} beside it."
-            )
+    said_once(spec.options, given, shown(text))
     arguments = {**spec.options, **given}
     limits = (*spec.limits, *further(arguments.pop("limits", None)))
     if arguments.get("name") is not None and any(limit.window is not None for limit in limits):
@@ -90,7 +88,8 @@ def from_spec(text: str, *, source: str | None = None, name: str | None = None, 
     return Budget(limits=limits, **arguments)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a plain amount, and no spec."""
     try:
         float(text)
     except ValueError:
@@ -115,6 +114,13 @@ def with_budget(
         max_usd: the limit of one call, in USD or as a spec.
         warn_at, on_warn, price_per_1k_tokens, fallback, on_fallback, name, max_llm_calls: see `Budget`.
         **kwargs: the others; see `Budget`.
+
+    Returns:
+        the decorator; what it decorates keeps its kind and its result.
+
+    Raises:
+        ValueError: where it stands, an argument that makes no sense.
+        TypeError: where it stands, what is no function.
     """
     if callable(max_usd):
         raise TypeError("write @with_budget(max_usd=…) with its limit in parentheses.")

@@ -42,6 +42,9 @@ _PERIOD = re.compile(r"(?P<count>[0-9][0-9.]*|\.[0-9]+)?[ \t]*(?P<word>[^\s+]*)"
 _ON = re.compile(r"\s*\bon(?![\w=])\s*", re.I)
 _OPTION = re.compile(r"(?P<key>[A-Za-z_][\w-]*)=(?P<value>\"[^\"]*\"|'[^']*'|\S*)")
 _WORD = re.compile(r"[^\s+]+|\+")
+_TAIL = re.compile(r"[^\s+/$=,;&][^\s/]*")
+"""What may stick to a number that is none, as in "1e6"."""
+_OTHER_MONEY = "€£¥￥₹₪¢₩₽"
 
 
 @dataclass(slots=True)
@@ -121,8 +124,10 @@ class Reader:
             self.wrong(word, "is no amount: write a number above 0, such as '$5', or leave the limit out.")
         if word[:1] in "-−" or word[:2] in ("$-", "$−"):
             self.wrong(word, "is below 0: write an amount above 0, such as '$5'.")
-        if word[:1] in "€£¥₹₪":
+        if word[:1] in _OTHER_MONEY:
             self.wrong(word, "is not in US dollars: write the amount in them, such as '$5'.")
+        if word[:1] in "\"'":
+            self.wrong(word, "is in quotes: write the limit without them, such as $5/day.")
         self.wrong(word, "has no amount: write a number first, such as '$5/day' or '100 calls/hr'.")
 
     def unit(self, match: re.Match[str]) -> Unit:
@@ -136,7 +141,8 @@ class Reader:
                         unit, end = _UNITS[said], words.end(last)
                         break
         said = amount = match[0].strip()
-        if len(amount) > 40:  # too long to be shown a second time: an example will do
+        # Too long to be shown a second time, or nothing: an example will do.
+        if len(amount) > 40 or not amount.strip("$0.,_ "):
             amount = "$5" if match["dollar"] else "5"
         if match["dollar"]:
             if unit is not None:
@@ -145,11 +151,23 @@ class Reader:
             return Unit.USD
         if unit is None:
             word = words["first"] if words is not None else None
+            if word is None:
+                self.no_unit(said)
             if word is None or word.lower() in ("per", "on") or self.is_period(word):
                 self.wrong(said, f"has no unit: write '${amount}', '{amount} calls' or '{amount} tokens'.")
             self.wrong(word, f"is no unit: {nearest(word, _UNIT_NAMES)}")
         self.at = end
         return unit
+
+    def no_unit(self, said: str) -> None:
+        """Say what a number is that goes on with what is neither a unit nor a period, such as 1e6 and 5€."""
+        tail = _TAIL.match(self.text, self.at)
+        word = self.peek() if tail is None else said + tail[0]
+        sign = word if tail is None else tail[0]
+        if word and sign and sign[0] in _OTHER_MONEY:
+            self.wrong(word, "is not in US dollars: write the amount in them, such as '$5'.")
+        if tail is not None:
+            self.wrong(word, "is no number: write it like 1000, 1,000 or 0.50, and its unit behind it.")
 
     def amount(self, match: re.Match[str], unit: Unit) -> int:
         number, said = match["number"], match[0].strip()
@@ -255,6 +273,10 @@ class Reader:
         return Sliding(seconds)
 
     def checked(self, found: _Found, window: Window | None) -> Limit:
+        if found.model is not None and found.period is None:
+            model, slash, period = found.model.rpartition("/")
+            if slash and self.is_period(period):
+                self.wrong(found.model, f"names no model: write the period first, such as '/{period} on {model}'.")
         if found.unit is Unit.TOOL_CALLS and found.model is not None:
             self.wrong(found.model, "cannot limit tool calls, which have no model: leave it out.")
         return Limit(found.amount, found.unit, window, found.model, found.text)

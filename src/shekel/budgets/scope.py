@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 from .. import context
 from ..scopes.outside import outside
 from ..scopes.values import as_entries
+from .arguments import flag_of
 from .inside import inside
 
 _entered: ContextVar[tuple[tuple[scope, Token[Context]], ...]] = ContextVar("shekel-scopes", default=())
@@ -40,7 +41,8 @@ class scope(ContextDecorator):
 
     Raises:
         ValueError: a value that is neither text nor a whole number, is empty, has more than 256 characters, white space
-            around it, or characters that cannot be printed; or a key that baggage cannot carry.
+            around it, or characters that cannot be printed; a key that baggage cannot carry; one entry by two names,
+            with two values; a `propagate` that is neither True nor False.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class scope(ContextDecorator):
         **entries: str | int | None,
     ) -> None:
         self._entries = as_entries({"user_id": user_id, "session_id": session_id, "tenant_id": tenant_id, **entries})
-        self._propagate = propagate
+        self._propagate = flag_of(propagate, "propagate")
 
     def __call__(self, function: Callable[..., Any]) -> Any:
         return inside(function, lambda *_args, **_kwargs: self)

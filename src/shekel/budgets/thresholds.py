@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import deliveries, faults, late, locks
 from . import wiring
+from .errors import money
 from .limits import NANO, Unit
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Thresholds:
             return
         label = f"budget {name}" if name else "budget"
         if claim.unit is Unit.USD:
-            text = f"{label} has spent ${spent:.4f} of ${limit:.2f}"
+            text = f"{label} has spent {money(spent)} of {money(limit)}"
         else:
             text = f"{label} has used {used} of {claim.limit} {claim.unit.value.replace('_', ' ')}"
         call_back("warned", faults.warn_program, text)  # a filter may turn it into an error

@@ -164,6 +164,9 @@ def _refused(
     budget = _owner(claim)
     if calls_limit is None and budget is not None:
         calls_used = budget.tool_calls_used
+    usd = (usd_spent / NANO, None if usd_limit is None else usd_limit / NANO)
+    if usd_limit is None and budget is not None and claim.part is None:
+        usd = (budget.spent, budget.max_usd)  # the run is free, and took nothing of them
     retry = _seconds(refusal.frees_at, now)
     if retry is None and claim.resets_at is not None:
         retry = max(0.0, claim.resets_at - now / 1_000_000)
@@ -171,8 +174,7 @@ def _refused(
         name,
         calls_used,
         calls_limit,
-        usd_spent / NANO,
-        None if usd_limit is None else usd_limit / NANO,
+        *usd,
         exceeded_counter=str(claim.unit),
         price=price(budget) / NANO,
         budget=claim.name,

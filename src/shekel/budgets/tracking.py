@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import locks
+from ..scopes.values import is_key
 from ..shown import shown
 from .amounts import happened
 from .limits import NANO
@@ -182,7 +183,7 @@ def tracks_of(given: Any) -> list[tuple[tuple[str, ...], Calendar]]:
     tracks = []
     for key, period in pairs:
         keys = key if isinstance(key, tuple) else (key,)
-        if not keys or not all(isinstance(each, str) and each.strip() for each in keys):
+        if not keys or not all(isinstance(each, str) and is_key(each) for each in keys):
             raise ValueError(f"track: {shown(key)} is no scope key: {remedy}.")
         if not isinstance(period, str):
             raise ValueError(f"track: {shown(period)} is no period: {remedy}.")

@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from .. import enclosing
 from ..budgets.claims import Claim
 from ..budgets.scope import entries
+from ..scopes.values import as_value
 from ..shown import shown
 from .policy import Policy
 from .standing import Row, RowKey, Standing, row_key
@@ -99,17 +100,22 @@ class Policies:
             warned.on_warn = policy.on_warn
         return Standing(policy, self._rows, self._assigned.setdefault(policy.name, {}), warned)
 
-    def assign(self, value: str, plan: str | None, name: str | None) -> None:
+    def assign(self, value: str | int, plan: str | None, name: str | None) -> None:
         """Give a value a plan of a policy, from the next call on; None leaves it to the table, function or default.
 
         Raises:
             LookupError: there is no such policy with plans, or several and none is named.
-            ValueError: the plan is not there.
+            ValueError: the plan is not there, or the value can be none.
         """
+        value = as_value("value", value)
         planned = [standing for standing in self._standing if standing.policy.plans is not None]
         found = [standing for standing in planned if name is None or standing.policy.name == name]
+        if not planned:
+            raise LookupError(
+                "no policy has plans: put one in force with shekel.configure(policies=[per('user.id', plans={…}, …)])."
+            )
         if len(found) != 1:
-            known = ", ".join(repr(standing.policy.name) for standing in planned) or "none"
+            known = ", ".join(repr(standing.policy.name) for standing in planned)
             which = "of several" if name is None else shown(name)
             raise LookupError(f"policy {which} has no plans to assign: give policy=…; those with plans: {known}.")
         [standing] = found

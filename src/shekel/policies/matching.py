@@ -13,6 +13,7 @@ from fnmatch import translate
 from typing import Any
 
 from ..budgets.limits import check_model
+from ..scopes.values import is_key
 from ..shown import shown
 
 MODEL, PROVIDER, ENVIRONMENT = "model", "provider", "environment"
@@ -84,7 +85,7 @@ def match_of(given: Any) -> Match:
 
 
 def _key(key: Any) -> str:
-    if not isinstance(key, str) or not key.strip():
+    if not isinstance(key, str) or not is_key(key):
         raise ValueError(
             f"match: a condition is on a scope key such as 'tenant.id', on 'model', 'provider' or 'environment', "
             f"not on {shown(key)}."

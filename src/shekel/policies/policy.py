@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..budgets import wiring
-from ..budgets.arguments import callback_of, fallbacks_of, shares_of
+from ..budgets.arguments import callback_of, fallbacks_of, said_once, shares_of
 from ..budgets.claims import AtLimit, Fallback
 from ..budgets.keywords import limits_in
 from ..budgets.limits import Limit, Mode, Unit, agree, as_mode
 from ..budgets.spec import parse_spec
+from ..scopes.values import is_key
 from ..shown import shown
 from .matching import EVERYTHING, Match, match_of
 from .plans import Plans, plans_of
@@ -122,20 +123,16 @@ def per(
         keys, limits, options = list(keys_and_limit), (), {}
         if not keys:
             raise ValueError("per() takes a scope key beside plans: per('user.id', plans={…}, default_plan='free').")
-        _check_keys(keys)
         for key in keys:
             if _is_limit(key):
                 raise ValueError(f"{shown(key)} is a limit beside plans: make a policy of its own for it, or a plan.")
+        _check_keys(keys)
         chosen = plans_of(
             plans, plan_of, default_plan, keys=tuple(keys), by=plan_by, cache=plan_cache, timeout=plan_timeout
         )
     said = {"mode": mode, "name": name, "at_limit": at_limit, "unpriced": unpriced, "warn_at": warn_at}
     given = {field: value for field, value in said.items() if value is not None}
-    for field, value in options.items():
-        if field in given and given[field] != value:
-            raise ValueError(
-                f"{field} is said twice: {shown(value)} in the limit, and {shown(given[field])} beside it."
-            )
+    said_once(options, given, "the limit")
     arguments = {**options, **given}
     unpriced = arguments.get("unpriced", "refuse")
     if unpriced not in ("refuse", "allow"):
@@ -176,8 +173,10 @@ def _check(policy: Policy) -> None:
 def _check_keys(keys: Iterable[Any]) -> None:
     seen = set()
     for key in keys:
-        if not isinstance(key, str) or not key.strip():
-            raise ValueError(f"a scope key must be a text such as 'user.id', not {shown(key)}.")
+        if not isinstance(key, str) or not is_key(key):
+            raise ValueError(
+                f"a scope key must be a text such as 'user.id', of ASCII letters, digits and dots, not {shown(key)}."
+            )
         if key in seen:
             raise ValueError(f"the scope key {shown(key)} is given twice: give it once.")
         seen.add(key)

@@ -8,6 +8,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from .. import faults
+from ..scopes.values import KEYS
 
 CALLS = 1_000
 """Calls after which a key that none of them had is said to be missing."""
@@ -32,6 +33,16 @@ class UnsetKeys:
                 self.keys.pop(key, None)
             elif baggage.get_baggage(key, here) is not None:
                 self.keys.pop(key, None)  # who does not trust it has said so
+            elif KEYS.get(key) in scope:
+                self.keys.pop(key, None)
+                faults.warn_once(
+                    f"unset {key}",
+                    "The policy %r is on %r, and charges no call: scope(%s=…) sets %r. Correct the policy's key.",
+                    policy,
+                    key,
+                    key,
+                    KEYS[key],
+                )
             elif self._calls >= CALLS:
                 self.keys.pop(key, None)
                 faults.warn_once(

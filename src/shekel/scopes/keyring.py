@@ -12,7 +12,7 @@ import hmac
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .. import faults
 
@@ -111,7 +111,7 @@ def of_program(given: Secrets | Callable[[], Secrets]) -> Keyring:
     """Keys that the program gives, or a function that gives them."""
     if callable(given):
         return Keyring(given)
-    fixed = given if isinstance(given, (str, bytes)) else tuple(given)
+    fixed = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)) else given
     return Keyring(lambda: fixed, changed=lambda: None)
 
 
@@ -131,6 +131,8 @@ def of_environment() -> Keyring | None:
 
 def _keys(given: Secrets) -> dict[str, Key]:
     many: Iterable[str | bytes] = [given] if isinstance(given, (str, bytes)) else given
+    if not isinstance(many, Iterable) or isinstance(many, Mapping):
+        raise ValueError(f"keys of baggage must be a list of text or bytes, not a {type(many).__name__}. {_REMEDY}")
     keys: dict[str, Key] = {}
     for each in many:
         if not isinstance(each, (str, bytes)):

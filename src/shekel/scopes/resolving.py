@@ -88,6 +88,8 @@ class Resolving:
             raise ValueError(f"resolver must be a function of the request, not a {type(resolver).__name__}.")
         if timeout is not None and (isinstance(timeout, bool) or not timeout > 0):
             raise ValueError(f"timeout must be more than 0 seconds, or None, not {shown(timeout)}.")
+        if otherwise is not None and not isinstance(otherwise, Mapping):
+            raise ValueError(f"otherwise must be entries such as {{'user_id': 'unknown'}}, not {shown(otherwise)}.")
         self._resolver = resolver
         self._timeout = timeout
         self._propagate = propagate

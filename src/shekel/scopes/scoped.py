@@ -6,6 +6,7 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, ParamSpec, TypeVar
 
+from ..budgets.arguments import flag_of
 from ..budgets.inside import inside
 from ..budgets.scope import scope
 from .values import as_entries
@@ -42,6 +43,7 @@ def scoped(
     wanted = {key: name for key, name in given.items() if name is not None}
     if not wanted:
         raise ValueError("scoped() takes the parameters to read, such as @scoped(user_id='uid').")
+    flag_of(propagate, "propagate")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         if isinstance(function, (classmethod, staticmethod)):

@@ -34,7 +34,14 @@ def as_entries(given: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ValueError: a key or a value that no entry can have; the message names the key and the remedy.
     """
-    return {KEYS.get(key) or _key(key): as_value(key, value) for key, value in given.items() if value is not None}
+    entries: dict[str, str] = {}
+    for key, value in given.items():
+        if value is None:
+            continue
+        name, text = KEYS.get(key) or _key(key), as_value(key, value)
+        if entries.setdefault(name, text) != text:
+            raise ValueError(f"{name} is given twice, as {key} and by another name, with two values: keep one of them.")
+    return entries
 
 
 def as_value(key: str, value: Any) -> str:

@@ -247,6 +247,8 @@ def scope_keys(given: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(given, str):
         raise ValueError(f"metric_scopes takes a list of scope keys: metric_scopes=[{shown(given)}].")
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        raise ValueError(f"metric_scopes must be a list of scope keys such as ['tenant.id'], not {shown(given)}.")
     keys: dict[str, None] = {}
     for key in given:
         if not isinstance(key, str):
