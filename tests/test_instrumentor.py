@@ -269,6 +269,41 @@ with FakeProvider() as provider:
 """
 
 
+HALF_IMPORTED = """
+import contextlib, logging, sys, threading
+import shekel
+
+said, half = [], threading.Event()
+logging.getLogger("shekel").addFilter(lambda record: said.append(record.getMessage()))
+
+class Stands:
+    def find_spec(self, name, path=None, target=None):
+        module = sys.modules.get("{sdk}._base_client")
+        if module is not None and not hasattr(module, "AsyncAPIClient") and not half.is_set():
+            half.set()
+            threading.Event().wait(0.2)
+
+if "{needed}" == "once more":
+    with shekel.budget():
+        pass
+sys.meta_path.insert(0, Stands())
+thread = threading.Thread(target=lambda: __import__("{sdk}"))
+thread.start()
+assert half.wait(60)
+b = shekel.budget(max_llm_calls=1)
+if "{needed}" == "by the process":
+    shekel.configure(budget=b)
+with contextlib.nullcontext() if "{needed}" == "by the process" else b, contextlib.suppress(shekel.BudgetExceededError):
+    thread.join()
+    given = dict(base_url="{url}", api_key="test", max_retries=0)
+    client = sys.modules["{sdk}"].Client(**given)
+    ask = client.chat.completions if "{sdk}" == "openai" else client.messages
+    for _ in range(3):
+        ask.create(model="gpt-4o-mini", max_tokens=9, messages=[dict(role="user", content="Hello")])
+print(b.calls_used, "of 1 calls,", said)
+"""
+
+
 def _wrapper(former: Any, *, shows: bool) -> Any:
     """Somebody else's, which may show what it wraps."""
 
@@ -416,6 +451,14 @@ names = {m.name for r in reader.get_metrics_data().resource_metrics for s in r.s
 print(span.name, processors.count("ShekelSpanProcessor"), "shekel.cost" in names)
 """
         assert python(code, OPENAI_BASE_URL=provider.openai_url) == "chat gpt-4o-mini 1 True"
+
+    @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+    @pytest.mark.parametrize("needed", ["by a block", "by the process", "once more"])
+    def test_an_sdk_that_another_thread_is_just_importing_is_seen(
+        self, provider: FakeProvider, sdk: str, needed: str
+    ) -> None:
+        told = python(HALF_IMPORTED.format(sdk=sdk, url=getattr(provider, f"{sdk}_url"), needed=needed))
+        assert told == "1 of 1 calls, []"
 
     def test_open_streams_are_told_at_exit(self, provider: FakeProvider) -> None:
         code = """

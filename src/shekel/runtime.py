@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping
@@ -122,15 +121,13 @@ class Runtime:
         with self.lock:
             if not any(door.is_in_place for door in self.doors):
                 providers.tell_of_new(self.watch)
-            if not self._hooked:
-                self._hooked = True
-                for door in self.doors:
-                    register_post_import_hook(_hook(self, door), door.sdk.module)
-                return
             for door in self.doors:
-                module = sys.modules.get(door.sdk.module)
-                if module is not None:
+                module = door.sdk.imported()
+                if not self._hooked:
+                    register_post_import_hook(_hook(self, door), door.sdk.module)
+                elif module is not None:
                     _install(door, module)
+            self._hooked = True
 
     def close_doors(self) -> None:
         """Take the doors off, unless somebody needs them."""
