@@ -150,6 +150,21 @@ class TestTakenOff:
         assert around.spent == b.spent == pytest.approx(provider.bill.total / 1e9)
         assert attributes() == before
 
+    def test_from_a_subclass_by_who_puts_back_what_was_there(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        """As OpenInference does, where it came first. The net would catch the call, but nobody is asked there."""
+        inherited = openai.OpenAI.request
+        monkeypatch.setattr(openai.OpenAI, "request", _wrapper(inherited, shows=True))
+        request.getfixturevalue("instrumented")
+        openai.OpenAI.request = inherited  # type: ignore[method-assign]
+        asked = []
+        with connect(provider) as client, budget(max_llm_calls=1, on_exceed=asked.append) as b:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+            with pytest.raises(BudgetExceededError):
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert b.calls_used == len(asked) == 1
+
     @pytest.mark.parametrize("shows", [True, False])
     @pytest.mark.usefixtures("nothing_in_force")
     def test_where_it_is_called_by_a_wrapper_it_counts_once(

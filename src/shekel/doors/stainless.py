@@ -80,6 +80,7 @@ class Door:
             self._client = client
         elif self._seams.in_place:
             self._seams.keep()
+            self._overriding.keep()
         else:
             self._seams.keep()
             self._wrap_overriding(module)
