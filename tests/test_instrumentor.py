@@ -379,6 +379,23 @@ class TestEveryWayIn:
         assert b.held == 0
         assert "stream_options" in provider.requests[1].body
 
+    def test_what_a_middleware_answers_by_itself_costs_nothing(
+        self, provider: FakeProvider, claude: anthropic.Anthropic
+    ) -> None:
+        kept: list[Any] = []
+
+        def cache(request: Any, call_next: Any) -> Any:
+            if not kept:
+                kept.append(call_next(request).parse())
+            return kept[0]
+
+        client: Any = claude.with_options(middleware=[cache])
+        with budget(max_usd=1) as b:
+            answers = [client.messages.create(model="claude-haiku-4-5", max_tokens=64, messages=HELLO) for _ in "123"]
+        assert answers == kept * 3
+        assert len(provider.bill) == 1
+        assert b.spent == pytest.approx(provider.bill.total / 1e9)
+
     def test_free_requests_are_left_alone(
         self, provider: FakeProvider, exporter: InMemorySpanExporter, instrumented: ShekelInstrumentor
     ) -> None:
