@@ -118,11 +118,11 @@ class Runtime:
         """Put the doors in place, and put back what somebody else took off."""
         if enclosing.wanted:
             self.watch_provider()
+        imported = [(door, door.sdk.imported()) for door in self.doors]  # outside the lock: it may wait for a thread
         with self.lock:
             if not any(door.is_in_place for door in self.doors):
                 providers.tell_of_new(self.watch)
-            for door in self.doors:
-                module = door.sdk.imported()
+            for door, module in imported:
                 if not self._hooked:
                     register_post_import_hook(_hook(self, door), door.sdk.module)
                 elif module is not None:
