@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,6 +184,21 @@ class TestGenerators:
                 first.submit(next, running).result()
         assert got == [0, 1]
         assert made[0].calls_used == 2
+
+    @pytest.mark.parametrize("kind", ["decorated", "bound"])
+    def test_each_step_may_be_in_a_context_of_its_own(self, client: openai.OpenAI, kind: str) -> None:
+        """A `with` block inside would be in force in the first step alone."""
+
+        def agent() -> Iterator[Any]:
+            for _ in range(5):
+                yield ask(client)
+
+        limited = with_budget(max_llm_calls=2)(agent) if kind == "decorated" else budget(max_llm_calls=2).bind(agent)
+        steps = limited()
+        for _ in range(2):
+            contextvars.copy_context().run(next, steps)
+        with pytest.raises(BudgetExceededError):
+            contextvars.copy_context().run(next, steps)
 
     def test_sent_thrown_and_returned_values_pass(self) -> None:
         @with_budget(max_usd=1)
