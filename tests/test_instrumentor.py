@@ -150,6 +150,21 @@ class TestTakenOff:
         assert around.spent == b.spent == pytest.approx(provider.bill.total / 1e9)
         assert attributes() == before
 
+    def test_from_a_subclass_by_who_puts_back_what_was_there(
+        self, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        """As OpenInference does, where it came first. The net would catch the call, but nobody is asked there."""
+        inherited = openai.OpenAI.request
+        monkeypatch.setattr(openai.OpenAI, "request", _wrapper(inherited, shows=True))
+        request.getfixturevalue("instrumented")
+        openai.OpenAI.request = inherited  # type: ignore[method-assign]
+        asked = []
+        with connect(provider) as client, budget(max_llm_calls=1, on_exceed=asked.append) as b:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+            with pytest.raises(BudgetExceededError):
+                client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert b.calls_used == len(asked) == 1
+
     @pytest.mark.parametrize("shows", [True, False])
     @pytest.mark.usefixtures("nothing_in_force")
     def test_where_it_is_called_by_a_wrapper_it_counts_once(
@@ -269,6 +284,41 @@ with FakeProvider() as provider:
 """
 
 
+HALF_IMPORTED = """
+import contextlib, logging, sys, threading
+import shekel
+
+said, half = [], threading.Event()
+logging.getLogger("shekel").addFilter(lambda record: said.append(record.getMessage()))
+
+class Stands:
+    def find_spec(self, name, path=None, target=None):
+        module = sys.modules.get("{sdk}._base_client")
+        if module is not None and not hasattr(module, "AsyncAPIClient") and not half.is_set():
+            half.set()
+            threading.Event().wait(0.2)
+
+if "{needed}" == "once more":
+    with shekel.budget():
+        pass
+sys.meta_path.insert(0, Stands())
+thread = threading.Thread(target=lambda: __import__("{sdk}"))
+thread.start()
+assert half.wait(60)
+b = shekel.budget(max_llm_calls=1)
+if "{needed}" == "by the process":
+    shekel.configure(budget=b)
+with contextlib.nullcontext() if "{needed}" == "by the process" else b, contextlib.suppress(shekel.BudgetExceededError):
+    thread.join()
+    given = dict(base_url="{url}", api_key="test", max_retries=0)
+    client = sys.modules["{sdk}"].Client(**given)
+    ask = client.chat.completions if "{sdk}" == "openai" else client.messages
+    for _ in range(3):
+        ask.create(model="gpt-4o-mini", max_tokens=9, messages=[dict(role="user", content="Hello")])
+print(b.calls_used, "of 1 calls,", said)
+"""
+
+
 def _wrapper(former: Any, *, shows: bool) -> Any:
     """Somebody else's, which may show what it wraps."""
 
@@ -328,6 +378,23 @@ class TestEveryWayIn:
         assert b.spent == pytest.approx(provider.bill.total / 1e9)
         assert b.held == 0
         assert "stream_options" in provider.requests[1].body
+
+    def test_what_a_middleware_answers_by_itself_costs_nothing(
+        self, provider: FakeProvider, claude: anthropic.Anthropic
+    ) -> None:
+        kept: list[Any] = []
+
+        def cache(request: Any, call_next: Any) -> Any:
+            if not kept:
+                kept.append(call_next(request).parse())
+            return kept[0]
+
+        client: Any = claude.with_options(middleware=[cache])
+        with budget(max_usd=1) as b:
+            answers = [client.messages.create(model="claude-haiku-4-5", max_tokens=64, messages=HELLO) for _ in "123"]
+        assert answers == kept * 3
+        assert len(provider.bill) == 1
+        assert b.spent == pytest.approx(provider.bill.total / 1e9)
 
     def test_free_requests_are_left_alone(
         self, provider: FakeProvider, exporter: InMemorySpanExporter, instrumented: ShekelInstrumentor
@@ -416,6 +483,14 @@ names = {m.name for r in reader.get_metrics_data().resource_metrics for s in r.s
 print(span.name, processors.count("ShekelSpanProcessor"), "shekel.cost" in names)
 """
         assert python(code, OPENAI_BASE_URL=provider.openai_url) == "chat gpt-4o-mini 1 True"
+
+    @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+    @pytest.mark.parametrize("needed", ["by a block", "by the process", "once more"])
+    def test_an_sdk_that_another_thread_is_just_importing_is_seen(
+        self, provider: FakeProvider, sdk: str, needed: str
+    ) -> None:
+        told = python(HALF_IMPORTED.format(sdk=sdk, url=getattr(provider, f"{sdk}_url"), needed=needed))
+        assert told == "1 of 1 calls, []"
 
     def test_open_streams_are_told_at_exit(self, provider: FakeProvider) -> None:
         code = """

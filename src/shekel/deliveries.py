@@ -10,9 +10,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable
+from contextvars import Context
 from typing import Any
 
-from . import faults, locks
+from . import faults, locks, threads
 
 MOST_WAITING = 10_000
 """Deliveries that wait in our thread at most; what comes beyond is dropped, and counted as a fault."""
@@ -120,9 +121,9 @@ class _Thread:
         loop = self._loop
         if loop is not None:
             return loop
-        made = asyncio.new_event_loop()
+        made = Context().run(asyncio.new_event_loop)  # it keeps the context that it was made in
         try:
-            threading.Thread(target=_run, args=(made,), name="shekel-listeners", daemon=True).start()
+            threads.start("shekel-listeners", _run, made)
         except RuntimeError:  # the interpreter ends, and starts no more threads
             made.close()
             return None

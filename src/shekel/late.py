@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from . import faults, locks
+from . import faults, locks, threads
 
 _queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _closings: SimpleQueue[Callable[[], object]] = SimpleQueue()
@@ -60,8 +60,7 @@ def start() -> None:
         return
     try:
         if _pid != os.getpid() or _thread is None or not _thread.is_alive():
-            thread = threading.Thread(target=_run, name="shekel-late", daemon=True)
-            thread.start()
+            thread = threads.start("shekel-late", _run)
             _pid, _thread = os.getpid(), thread
             _bell.put(None)
     except RuntimeError:  # Python ends, or there are too many: whoever next asks a budget a question does the work

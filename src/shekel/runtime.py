@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping
@@ -119,18 +118,16 @@ class Runtime:
         """Put the doors in place, and put back what somebody else took off."""
         if enclosing.wanted:
             self.watch_provider()
+        imported = [(door, door.sdk.imported()) for door in self.doors]  # outside the lock: it may wait for a thread
         with self.lock:
             if not any(door.is_in_place for door in self.doors):
                 providers.tell_of_new(self.watch)
-            if not self._hooked:
-                self._hooked = True
-                for door in self.doors:
+            for door, module in imported:
+                if not self._hooked:
                     register_post_import_hook(_hook(self, door), door.sdk.module)
-                return
-            for door in self.doors:
-                module = sys.modules.get(door.sdk.module)
-                if module is not None:
+                elif module is not None:
                     _install(door, module)
+            self._hooked = True
 
     def close_doors(self) -> None:
         """Take the doors off, unless somebody needs them."""

@@ -207,21 +207,20 @@ class TestGenerators:
         assert got == [0, 1]
         assert made[0].calls_used == 2
 
-    def test_each_step_may_be_in_a_context_of_its_own(self, client: openai.OpenAI) -> None:
-        """So frameworks stream plain generators: each step in some thread, in a copy of the context."""
-        b = budget("2 calls")
+    @pytest.mark.parametrize("kind", ["decorated", "bound"])
+    def test_each_step_may_be_in_a_context_of_its_own(self, client: openai.OpenAI, kind: str) -> None:
+        """A `with` block inside would be in force in the first step alone."""
 
-        def events() -> Iterator[int]:
-            for number in range(3):
-                ask(client)
-                yield number
+        def agent() -> Iterator[Any]:
+            for _ in range(5):
+                yield ask(client)
 
-        running = b.bind(events)()
-        got = [contextvars.copy_context().run(next, running) for _ in range(2)]
+        limited = with_budget(max_llm_calls=2)(agent) if kind == "decorated" else budget(max_llm_calls=2).bind(agent)
+        steps = limited()
+        for _ in range(2):
+            contextvars.copy_context().run(next, steps)
         with pytest.raises(BudgetExceededError):
-            contextvars.copy_context().run(next, running)
-        assert got == [0, 1]
-        assert b.calls_used == 2
+            contextvars.copy_context().run(next, steps)
 
     def test_sent_thrown_and_returned_values_pass(self) -> None:
         @with_budget(max_usd=1)

@@ -15,7 +15,7 @@ import pytest
 from openai._base_client import SyncAPIClient
 from opentelemetry import context as otel
 
-from shekel import Budget, BudgetExceededError, budget, late
+from shekel import Budget, BudgetExceededError, budget, deliveries, late
 from shekel.budgets import wiring
 from shekel.runtime import the_runtime
 from shekel.testing import FakeProvider, Reply
@@ -287,6 +287,36 @@ class TestNothingIsKept:
         asyncio.run(work())
         late.flush()
         assert is_untouched()
+
+
+@pytest.mark.parametrize("needs", ["a stream", "an async callback"])
+def test_a_thread_of_ours_keeps_no_block(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, nothing_in_force: Settle, needs: str
+) -> None:
+    """It never ends, and an instrumentation of threads gives it the context in which it was started."""
+    start, run = threading.Thread.start, threading.Thread.run
+    given: dict[threading.Thread, otel.Context] = {}
+
+    def started(thread: threading.Thread) -> None:
+        given[thread] = otel.get_current()
+        start(thread)
+
+    def runs(thread: threading.Thread) -> None:
+        otel.attach(given.pop(thread))
+        run(thread)
+
+    monkeypatch.setattr(late, "_thread", None)
+    monkeypatch.setattr(deliveries, "_ours", deliveries._Thread())
+    monkeypatch.setattr(threading.Thread, "start", started)
+    monkeypatch.setattr(threading.Thread, "run", runs)
+    with budget():
+        if needs == "a stream":
+            list(stream(client))
+        else:
+            deliveries.deliver(asyncio.sleep(0), "called on_warn")
+            deliveries.drain()
+    nothing_in_force()
+    assert is_untouched()
 
 
 class TestAfterTheBlock:

@@ -49,6 +49,7 @@ class Passage(Arrival):
 
     __slots__ = (
         "__weakref__",
+        "_around",
         "_body",
         "_changed",
         "_fixed",
@@ -71,6 +72,7 @@ class Passage(Arrival):
         self.sending: Context | None = None
         self._token: Token[Context] | None = None
         self._trying = False
+        self._around: tuple[Any, Any] | None = None
 
         body, self._changed, self._fixed = request_body.read(options)
         request = endpoint.read_request(body)
@@ -224,14 +226,26 @@ class Passage(Arrival):
         self.options = options
         call.body = self._body = None
 
-    def take_over(self, options: Any) -> None:
-        """Put what was decided on the options of an attempt that is being built."""
-        ours = self.options
-        options.json_data = ours.json_data
-        options.extra_json = ours.extra_json
-        options.post_parser = ours.post_parser
-        self.options = None
-        self._given_back = True
+    def take_over(self, options: Any, hook: ResultHook | None = None) -> None:
+        """Put what was decided on options of a call that came around `request`.
+
+        Args:
+            options: of the attempt that is being built, or those that the next attempts will be copies of.
+            hook: for the latter, what the former's have.
+        """
+        ours, self.options = self.options, None
+        if ours is not None:
+            self._around = ours.json_data, ours.extra_json
+            self._given_back = True
+            hook = ours.post_parser
+        if self._around is not None:
+            options.json_data, options.extra_json = self._around
+            options.post_parser = hook
+
+    @property
+    def came_around(self) -> bool:
+        """Whether it came around `request`, which would have seen how it ends."""
+        return self._around is not None
 
     # The context while the SDK sends
 

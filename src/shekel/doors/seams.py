@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -43,6 +45,18 @@ class Sdk:
     def module(self) -> str:
         return f"{self.name}._base_client"
 
+    def imported(self) -> Any:
+        """Its `_base_client`, where the program has imported it; None if not.
+
+        One that another thread is just importing is waited for: it has not all its classes yet, and nobody would tell
+        of it later who was not there when it began.
+        """
+        if _is_half(sys.modules.get(self.module)):
+            with suppress(Exception):  # the import's own, which the program gets
+                import_module(self.module)
+        module = sys.modules.get(self.module)
+        return None if _is_half(module) else module
+
     def problem(self, module: Any) -> str | None:
         """Why an imported `_base_client` cannot be wrapped, with its version; None if it can."""
         package = sys.modules.get(self.name)
@@ -57,6 +71,11 @@ class Sdk:
                 if not callable(getattr(client, seam, None)):
                     return f"version {version} has no {self.module}.{name}.{seam}"
         return None
+
+
+def _is_half(module: Any) -> bool:
+    """Whether a module is being imported."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 SDKS = (Sdk("openai", (3, 51)), Sdk("anthropic", (2, 10)))
@@ -182,7 +201,7 @@ class Seams:
 
     def remove(self) -> None:
         """Take off what is outermost; what lies under somebody else's wrapper passes calls on."""
-        for seam in reversed(self._placed.values()):
+        for seam in reversed(tuple(self._placed.values())):  # an SDK may be imported just now
             seam.remove()
         self.in_place = False
 

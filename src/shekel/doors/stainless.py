@@ -7,7 +7,8 @@ Four seams of each `_base_client` client class, sync and async:
     _process_response    where a raw answer is at hand, before somebody else's span ends
     _sleep_for_retry     between attempts: why the former one failed
 
-and the loop over a stream, where ours may take the place of the SDK's (see `loops`).
+one for those requests alone (`_make_status_error_from_response`, where the last attempt is refused), and the loop over
+a stream, where ours may take the place of the SDK's (see `loops`).
 
 The result is taken where the SDK parses (`options.post_parser`), the stream at `_iterator` and at the response's close.
 The SDK's own object is returned, always. Nothing here decides about money: that is the gate's.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from .. import faults
@@ -48,6 +50,8 @@ class Door:
         """The first client class of the module that was wrapped last: an SDK may be imported once more."""
         self._seams = Seams()
         self._overriding = Seams()
+        self._around: weakref.WeakKeyDictionary[Any, weakref.ref[ResultHook]] = weakref.WeakKeyDictionary()
+        """The HTTP requests of calls that came around `request`, and what ties each to its call."""
 
     @property
     def is_in_place(self) -> bool:
@@ -76,6 +80,7 @@ class Door:
             self._client = client
         elif self._seams.in_place:
             self._seams.keep()
+            self._overriding.keep()
         else:
             self._seams.keep()
             self._wrap_overriding(module)
@@ -95,7 +100,11 @@ class Door:
             place(owner, "_process_response", self._async_process if is_async else self._sync_process)
             if callable(getattr(owner, "_sleep_for_retry", None)):
                 place(owner, "_sleep_for_retry", self._async_sleep if is_async else self._sync_sleep)
-            place(definer(owner, "_build_request"), "_build_request", self._build)  # sync and async clients share it
+            # Sync and async clients share these.
+            place(definer(owner, "_build_request"), "_build_request", self._build)
+            if callable(getattr(owner, "_make_status_error_from_response", None)):
+                refusing = definer(owner, "_make_status_error_from_response")
+                place(refusing, "_make_status_error_from_response", self._status_error)
         for name, seam in LOOPS:
             owner = getattr(module, name, None)
             if isinstance(owner, type) and seam in owner.__dict__:
@@ -196,6 +205,8 @@ class Door:
             built = former(client, options, *args, **kwargs)
             if passage is not None:
                 passage.building()
+                if passage.came_around:
+                    self._know_again(built, options)
             return built
 
         return _build_request
@@ -208,6 +219,33 @@ class Door:
         passage.admit()
         passage.take_over(options)
         return passage
+
+    def _know_again(self, request: Any, options: Any) -> None:
+        try:
+            self._around[request] = weakref.ref(options.post_parser)
+        except Exception as error:
+            faults.report("knew a request again", error)
+
+    def _hook_around(self, known: Any) -> ResultHook | None:
+        """What ties a response, or an error, to its call, if that came around `request`."""
+        hook = self._around.get(known.request) if self._around and hasattr(known, "request") else None
+        return None if hook is None else hook()
+
+    def _status_error(self, former: Any, live: Live) -> Any:
+
+        @functools.wraps(former)
+        def _make_status_error_from_response(client: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+            error = former(client, response, *args, **kwargs)
+            if live.on:
+                try:
+                    hook = self._hook_around(response)
+                    if hook is not None:
+                        hook.passage.failed(error)
+                except Exception as fault:
+                    faults.report("saw a refusal", fault)
+            return error
+
+        return _make_status_error_from_response
 
     def _sync_process(self, former: Any, live: Live) -> Any:
 
@@ -265,10 +303,14 @@ class Door:
 
     def _retrying(self, arguments: dict[str, Any]) -> None:
         try:
-            passage = passage_of(arguments.get("options"))
+            options, response = arguments.get("options"), arguments.get("response")
+            passage = passage_of(options)
             if passage is None:
-                return
-            response = arguments.get("response")
+                hook = self._hook_around(sys.exception() if response is None else response)
+                if hook is None:
+                    return
+                passage = hook.passage
+                passage.take_over(options, hook)
             status = getattr(response, "status_code", None)
             if isinstance(status, int):
                 failure = errors.of_status(status, str(status))

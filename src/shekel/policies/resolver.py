@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .. import faults
+from .. import faults, threads
 from ..shown import shown
 
 CACHE, TIMEOUT = 60.0, 0.25
@@ -109,7 +109,7 @@ class Resolver:
                 if self._waiting > self._idle and self._threads < THREADS:
                     self._threads += 1
                     self._idle += 1
-                    threading.Thread(target=self._work, name="shekel-plans", daemon=True).start()
+                    threads.start("shekel-plans", self._work)
         return question
 
     def _work(self) -> None:

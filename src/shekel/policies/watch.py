@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from .. import faults
+from .. import faults, threads
 from ..shown import shown
 
 EVERY = 1.0
@@ -79,7 +79,7 @@ class PolicyWatch(Generic[T]):
         if self._every is not None:
             self._stop.set()
             self._stop = threading.Event()
-            threading.Thread(target=self._run, args=(self._stop,), name="shekel-policies", daemon=True).start()
+            threads.start("shekel-policies", self._run, self._stop)
 
     def stop(self) -> None:
         """Look no more."""
