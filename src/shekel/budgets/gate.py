@@ -16,7 +16,7 @@ from .. import context as ctx
 from ..call import Call
 from ..estimation import Estimator
 from ..ledgers.base import Balance, Ledger
-from ..settlement import Cost
+from ..settlement import Billing, Cost
 from . import refusals
 from .admission import Admission
 from .amounts import amounts_of
@@ -181,7 +181,9 @@ class Gate(Admission):
         admitted = call.overdrawn.get(claim.meter, call.held(index))
         over = min(balance.settled + balance.held - claim.limit, amounts.get(claim.meter, 0) - admitted)
         if over > 0 and claim.votes:
-            cause = "record" if call.manual is not None else "retry" if call.failed_spent else "settlement"
+            cause = (
+                "record" if call.manual is not None else "retry" if Billing.PROBABLY in call.failed else "settlement"
+            )
             if claim.meter in call.overdrawn:
                 cause = "finish"
             self._overran(claim, over, cause)
