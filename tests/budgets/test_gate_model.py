@@ -109,8 +109,7 @@ class AnyCalls(RuleBasedStateMachine):
             amount = meter.used + needs[index] + off
             if amount > 0:
                 owner = next(n for n, own in enumerate(self.meters) if any(each is name for each, _ in own))
-                self.budgets[owner].set_limit(Limit(amount, Unit(meter.unit)))
-                meter.limit = amount
+                self.set_limit(owner, meter, amount)
         self.admit(stack, asked)
 
     @rule(stack=stacks, asked=requests)
@@ -289,7 +288,10 @@ class AnyCalls(RuleBasedStateMachine):
             return
         _, meter = pairs[number % len(pairs)]
         amount = data.draw(amounts[Unit(meter.unit)])
-        self.budgets[which].set_limit(Limit(amount, Unit(meter.unit)))
+        self.set_limit(which, meter, amount)
+
+    def set_limit(self, which: int, meter: Meter, amount: int) -> None:
+        self.budgets[which].set_limit(Limit(amount, Unit(meter.unit), meter.window, meter.model))
         meter.limit = amount
 
     @rule(which=st.integers(0, 2))
