@@ -255,6 +255,26 @@ class TestPeriods:
             assert b.spent == 0
             assert b.summary_data()["total_spent"] > 0
 
+    @pytest.mark.parametrize("changed", [3_600, 0], ids=["before", "after"])
+    def test_a_stream_of_yesterday_sees_a_limit_that_is_changed(
+        self,
+        provider: FakeProvider,
+        client: openai.OpenAI,
+        before_midnight: Callable[[float], None],
+        changed: float,
+    ) -> None:
+        """Whether it is changed before midnight or after: it is the limit of each day, yesterday too."""
+        provider.default = Reply(output_tokens=600)
+        with budget("100 output tokens/day + $1/day") as b:
+            opened = stream(client)
+            next(opened)
+            if not changed:
+                before_midnight(3_600)
+            b.set_limit("1k output tokens/day")
+            before_midnight(3_600)
+            assert len(list(opened)) > 600
+            assert b.held == 0
+
 
 class TestNesting:
     def test_one_admission_over_the_whole_chain(self, provider: FakeProvider, client: openai.OpenAI) -> None:

@@ -75,7 +75,9 @@ class AnyCallsAndTools(AnyCalls):
                 new = Meter(claim.unit.value, claim.limit, mode, at == "raise", window, claim.model)
                 self.meters[which].append(known.get(id(claim.meter), (claim.meter, new)))
             self.past += [pair for pair in known.values() if pair not in self.meters[which]]
-            self.days[which] = [*self.days[which], self.meters[which]][-KEPT:]
+            days = self.days[which]
+            if not days or any(pair not in days[-1] for pair in self.meters[which]):
+                self.days[which] = [*days, self.meters[which]][-KEPT:]
 
     def on(self, stack: list[int]) -> list[tuple[Any, Meter]]:
         """What a call of the model that is asked for now is charged to."""
@@ -226,6 +228,14 @@ class AnyCallsAndTools(AnyCalls):
         if limited:
             meter = limited[number % len(limited)]
             self.set_limit(which, meter, data.draw(every[Unit(meter.unit)]))
+
+    def set_limit(self, which: int, meter: Meter, amount: int) -> None:
+        """It is the limit of each day, for the streams of yesterday too."""
+        super().set_limit(which, meter, amount)
+        for pairs in self.days[which]:
+            for _, other in pairs:
+                if (other.unit, other.window, other.model) == (meter.unit, meter.window, meter.model):
+                    other.limit = amount
 
     def teardown(self) -> None:
         try:
