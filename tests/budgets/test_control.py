@@ -197,6 +197,18 @@ class TestLimitsThatChange:
         assert cut.value.limit == 0.00001
         assert b.held == 0
 
+    def test_an_open_stream_sees_the_cap_of_its_part(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        provider.default = SLOW
+        with budget("$5").node("step", 1) as b, budget(name="step"):
+            opened = stream(client)
+            for _ in range(300):
+                next(opened)
+            b.node("step", 0.00001)
+            with pytest.raises(BudgetExceededError, match="step") as cut:
+                list(opened)
+        assert cut.value.reason == "cut"
+        assert b.held == 0
+
     def test_of_a_model(self, client: openai.OpenAI) -> None:
         with budget("1 call on gpt-4o") as b:
             ask(client, model="gpt-4o")

@@ -100,6 +100,8 @@ class Charged:
 
     def limit_of(self, claim: Claim, now: float) -> int | None:
         """The limit of one of its claims as it is at the Unix time `now`; that of a past period has changed with it."""
+        if claim.part is not None:
+            return claim.part.limit
         for slot in self._slots:
             if slot.owns(claim.meter):
                 amount = slot.amount_of(claim.meter, now)
