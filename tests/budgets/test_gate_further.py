@@ -42,8 +42,9 @@ limits = st.sampled_from(sorted(every)).flatmap(
         st.none() if unit == Unit.TOOL_CALLS else st.sampled_from([None, None, "gpt-4o"]),
     )
 )
-several = st.lists(limits, max_size=4, unique_by=lambda limit: (limit.unit, limit.window, limit.model))
+several = st.lists(limits, min_size=1, max_size=4, unique_by=lambda limit: (limit.unit, limit.window, limit.model))
 makings = st.tuples(several, modes, st.sampled_from(["raise", "raise", "raise", "warn"]))
+tried = requests.map(lambda asked: {**asked, "attempts": 3})
 billings = st.sampled_from(sorted(Billing))
 
 
@@ -91,7 +92,7 @@ class AnyCallsAndTools(AnyCalls):
         self.model = asked["model"]
         return super().call(asked)
 
-    @rule(stack=stacks, asked=requests)
+    @rule(stack=stacks, asked=tried)
     def admit(self, stack: list[int], asked: dict[str, Any]) -> None:
         before = set(self.open)
         super().admit(stack, asked)
@@ -205,6 +206,7 @@ class AnyCallsAndTools(AnyCalls):
     def touch(self, pairs: list[tuple[Any, Meter]]) -> None:
         self.touched.update({id(meter): self.clock() for _, meter in pairs})
 
+    @precondition(lambda self: any(meter.settled for pairs in self.meters for _, meter in pairs))
     @rule(which=st.integers(0, 2))
     def reset(self, which: int) -> None:
         self.budgets[which].reset()
@@ -228,6 +230,19 @@ class AnyCallsAndTools(AnyCalls):
         if limited:
             meter = limited[number % len(limited)]
             self.set_limit(which, meter, data.draw(every[Unit(meter.unit)]))
+
+    @rule(stack=stacks, asked=tried)
+    def admit_where_there_is_room(self, stack: list[int], asked: dict[str, Any]) -> None:
+        for which in set(stack):
+            self.make_room(which)
+        self.admit(stack, asked)
+
+    def make_room(self, which: int) -> None:
+        self.budgets[which].resume()
+        room = {"usd": 500_000_000, "calls": 10, "tool_calls": 10}
+        for _, meter in self.meters[which]:
+            if meter.limit is not None:
+                self.set_limit(which, meter, meter.used + room.get(meter.unit, 200_000))
 
     def set_limit(self, which: int, meter: Meter, amount: int) -> None:
         """It is the limit of each day, for the streams of yesterday too."""
