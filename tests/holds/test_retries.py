@@ -126,6 +126,21 @@ def test_tokens_of_a_timeout_are_charged_beside_the_retry(mode: str) -> None:
     assert b.calls_used == 1
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "a-model-that-nobody-prices"])
+def test_tokens_are_held_for_a_retry_whatever_is_known_of_the_price(model: str) -> None:
+    forget_what_was_learnt()
+    held: list[float] = []
+
+    def decide(_: Any) -> Reply:
+        held.append(b.limits()[-1].held)
+        return Reply(stall_after=-1) if len(held) == 1 else Reply()
+
+    with FakeProvider(decide=decide) as provider, sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
+        with budget(max_output_tokens=1_000) as b:
+            client.chat.completions.create(**{**ASKED, "model": model})
+    assert held == [64, 128]
+
+
 def test_what_is_held_for_a_retry_is_no_longer_exposed() -> None:
     """Once an attempt has timed out, the hold is for it and for the next: what may come beyond that is less."""
     seen: list[tuple[float, float]] = []

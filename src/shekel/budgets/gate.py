@@ -117,7 +117,7 @@ class Gate(Admission):
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
-        if call.quote is None or not call.held_lines:
+        if not call.held_lines:
             return
         lines = [
             each._replace(base=each.base + call.short[each.shadow] * each.rate, rate=0)
