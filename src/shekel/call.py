@@ -26,7 +26,7 @@ from . import faults, late
 from .estimation import Text
 from .ledgers.base import Balance, Line
 from .providers.base import Answer, Api, Request, StreamReader
-from .settlement import Cost, Failure, Outcome, assess, failed
+from .settlement import Billing, Cost, Failure, Outcome, assess, failed_before
 from .streamed import Streamed
 from .usage import Usage
 
@@ -128,8 +128,7 @@ class Call(Streamed):
         "ended",
         "endpoint",
         "expected",
-        "failed_committed",
-        "failed_spent",
+        "failed",
         "failure",
         "fallback_from",
         "fallback_of",
@@ -253,8 +252,8 @@ class Call(Streamed):
         self.answer: Answer | None = None
         self.failure: Failure | None = None
         self.tries = 1
-        self.failed_spent = 0
-        self.failed_committed: int | None = 0
+        self.failed: tuple[Billing, ...] = ()
+        """What the attempts can have cost that failed before the last one."""
         self.outcome: Outcome | None = None
         self.cost: Cost | None = None
         self.booked: dict[Hashable, Booked | None] | None = None
@@ -320,7 +319,10 @@ class Call(Streamed):
         """By how much the call can cost more than it holds there, in nano-dollars; `inf` where nothing bounds it."""
         if self._is_left_out(index):
             return 0
-        return math.inf if self.upper is None else max(0, self.upper - self.held(index))
+        if self.upper is None:
+            return math.inf
+        forced = failed_before(self)[0] if self.failed else 0  # the hold was extended by it before the retry
+        return max(0, self.upper - self.held(index) - forced)
 
     def _is_left_out(self, index: int) -> bool:
         """Whether that meter is of a shadow that would have refused the call, or cut it by now."""
@@ -342,10 +344,7 @@ class Call(Streamed):
     def attempt_failed(self, failure: Failure) -> None:
         """An attempt failed and another follows: it settles by its own row, beside the one that follows."""
         self.tries += 1
-        spent, committed = failed(self, failure.billing)
-        self.failed_spent += spent
-        if self.failed_committed is not None:
-            self.failed_committed = None if committed is None else self.failed_committed + committed
+        self.failed += (failure.billing,)
 
     # The end
 

@@ -107,15 +107,13 @@ def assess(call: Call, outcome: Outcome, answer: Answer | None, failure: Failure
     if outcome is Outcome.REFUSED:
         return Cost()
     cost = _last_attempt(call, outcome, answer, failure)
-    if call.failed_spent or call.failed_committed != 0:
-        committed = (
-            None if cost.committed is None or call.failed_committed is None else cost.committed + call.failed_committed
-        )
+    spent, committed = failed_before(call)
+    if spent or committed != 0:
         return Cost(
-            spent=cost.spent + call.failed_spent,
+            spent=cost.spent + spent,
             low=cost.low,
-            committed=committed,
-            estimated=cost.estimated or call.failed_spent > 0,
+            committed=None if cost.committed is None or committed is None else cost.committed + committed,
+            estimated=cost.estimated or spent > 0,
             usage=cost.usage,
             priced=cost.priced,
             quote=cost.quote,
@@ -149,6 +147,15 @@ def failed(call: Call, billing: Billing) -> tuple[int, int | None]:
     if billing is Billing.PERHAPS:
         return 0, _attempt_upper(call)
     return call.expected, _attempt_upper(call)
+
+
+def failed_before(call: Call) -> tuple[int, int | None]:
+    """The same of all attempts before the last, in nano-dollars."""
+    if not call.failed:
+        return 0, 0
+    each = [failed(call, billing) for billing in call.failed]
+    most = [committed for _, committed in each if committed is not None]
+    return sum(spent for spent, _ in each), sum(most) if len(most) == len(each) else None
 
 
 def _attempt_upper(call: Call) -> int | None:

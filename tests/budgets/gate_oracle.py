@@ -63,6 +63,8 @@ class Meter:
     limit: int | None
     mode: str
     votes: bool = True
+    window: object = None
+    model: str | None = None
     settled: dict = field(default_factory=dict)  # call → amount
     held: dict = field(default_factory=dict)  # call → amount
 
@@ -101,6 +103,35 @@ def decide(meters, facts):
             spans.append((base + facts.likely * rate,) * 2)
     fits = all(least <= meter.room() for meter, (least, _) in zip(meters, spans, strict=True) if meter in voting)
     return fits, spans if fits else None
+
+
+def charge(meter, facts, failed, last, usage, held):
+    """What a call is charged: for each attempt what its row of the law says.
+
+    Args:
+        meter: where; not of calls.
+        facts: the request.
+        failed: how each attempt failed that another followed: "nothing", "perhaps" or "probably".
+        last: how the last one failed, if it did.
+        usage: the provider's input and output tokens, if it said them.
+        held: what the meter held when the call was admitted.
+    """
+    strict = meter.mode == "strict" and meter.votes and meter.limit is not None
+    if strict:
+        probably = perhaps = held // facts.attempts
+    else:
+        base, rate = facts.parts(meter.unit)
+        probably, perhaps = base + facts.likely * rate, 0
+    unknown = probably if meter.unit == "usd" else held  # tokens of an attempt that nobody counted
+    row = {"nothing": 0, "perhaps": perhaps, "probably": probably}
+    before = sum(row[each] for each in failed)
+    if usage is None:
+        all_in_all = before + {**row, "probably": unknown, "perhaps": unknown if strict else 0}[last]
+        return min(held, all_in_all) if strict else all_in_all
+    taken, made = usage
+    if meter.unit == "usd":
+        return before + taken * facts.rate_in + made * facts.rate_out
+    return before + {"input_tokens": taken, "output_tokens": made, "tokens": taken + made}[meter.unit]
 
 
 def least(meters, facts):

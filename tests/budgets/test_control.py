@@ -197,6 +197,18 @@ class TestLimitsThatChange:
         assert cut.value.limit == 0.00001
         assert b.held == 0
 
+    def test_an_open_stream_sees_the_cap_of_its_part(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        provider.default = SLOW
+        with budget("$5").node("step", 1) as b, budget(name="step"):
+            opened = stream(client)
+            for _ in range(300):
+                next(opened)
+            b.node("step", 0.00001)
+            with pytest.raises(BudgetExceededError, match="step") as cut:
+                list(opened)
+        assert cut.value.reason == "cut"
+        assert b.held == 0
+
     def test_of_a_model(self, client: openai.OpenAI) -> None:
         with budget("1 call on gpt-4o") as b:
             ask(client, model="gpt-4o")
@@ -254,6 +266,26 @@ class TestPeriods:
             list(opened)
             assert b.spent == 0
             assert b.summary_data()["total_spent"] > 0
+
+    @pytest.mark.parametrize("changed", [3_600, 0], ids=["before", "after"])
+    def test_a_stream_of_yesterday_sees_a_limit_that_is_changed(
+        self,
+        provider: FakeProvider,
+        client: openai.OpenAI,
+        before_midnight: Callable[[float], None],
+        changed: float,
+    ) -> None:
+        """Whether it is changed before midnight or after: it is the limit of each day, yesterday too."""
+        provider.default = Reply(output_tokens=600)
+        with budget("100 output tokens/day + $1/day") as b:
+            opened = stream(client)
+            next(opened)
+            if not changed:
+                before_midnight(3_600)
+            b.set_limit("1k output tokens/day")
+            before_midnight(3_600)
+            assert len(list(opened)) > 600
+            assert b.held == 0
 
 
 class TestNesting:

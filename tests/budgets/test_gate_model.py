@@ -109,8 +109,7 @@ class AnyCalls(RuleBasedStateMachine):
             amount = meter.used + needs[index] + off
             if amount > 0:
                 owner = next(n for n, own in enumerate(self.meters) if any(each is name for each, _ in own))
-                self.budgets[owner].set_limit(Limit(amount, Unit(meter.unit)))
-                meter.limit = amount
+                self.set_limit(owner, meter, amount)
         self.admit(stack, asked)
 
     @rule(stack=stacks, asked=requests)
@@ -289,9 +288,13 @@ class AnyCalls(RuleBasedStateMachine):
             return
         _, meter = pairs[number % len(pairs)]
         amount = data.draw(amounts[Unit(meter.unit)])
-        self.budgets[which].set_limit(Limit(amount, Unit(meter.unit)))
+        self.set_limit(which, meter, amount)
+
+    def set_limit(self, which: int, meter: Meter, amount: int) -> None:
+        self.budgets[which].set_limit(Limit(amount, Unit(meter.unit), meter.window, meter.model))
         meter.limit = amount
 
+    @precondition(lambda self: any(meter.settled for pairs in self.meters for _, meter in pairs))
     @rule(which=st.integers(0, 2))
     def reset(self, which: int) -> None:
         """What was settled goes, with its corrections; what is open is held and will be charged."""
@@ -299,10 +302,12 @@ class AnyCalls(RuleBasedStateMachine):
         for _, meter in self.meters[which]:
             meter.settled.clear()
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 11))
     def stop(self, which: int) -> None:
-        self.budgets[which].stop()
+        if which < len(self.budgets):  # seldom: what is stopped decides nothing
+            self.budgets[which].stop()
 
+    @precondition(lambda self: any(each.stopped for each in self.budgets))
     @rule(which=st.integers(0, 2))
     def resume(self, which: int) -> None:
         self.budgets[which].resume()

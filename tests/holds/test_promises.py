@@ -110,6 +110,15 @@ class TestOneHugeCall:
         # It holds for the dearest service tier that may answer, which this one does not.
         assert Decimal("0.005") <= provider.bill.usd <= Decimal("0.01")
 
+    def test_what_takes_no_cap_is_held_for_whole_by_strict(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        """It may be as long as the model can write: 16,384 tokens at $0.60 a million, more at another tier."""
+        with budget(max_usd=self.LIMIT, mode="strict"), pytest.raises(BudgetExceededError, match="was not sent"):
+            client.responses.compact(model=MODEL, input="Hello")
+        assert len(provider.requests) == 0
+        with budget(max_usd=3 * self.LIMIT, mode="strict"), pytest.raises(openai.NotFoundError):  # not the stand-in's
+            client.responses.compact(model=MODEL, input="Hello")
+        assert len(provider.requests) == 1
+
     def test_its_stream_is_cut(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         provider.default = Reply(output_tokens=10_000, pace=0.0005)
         with budget(max_usd=self.LIMIT) as b, pytest.raises(BudgetExceededError):

@@ -81,6 +81,82 @@ def test_a_timeout_is_charged_what_it_probably_cost_beside_the_retry() -> None:
     assert b.calls_used == 1
 
 
+@pytest.mark.parametrize("what", ["max_tokens", "max_input_tokens", "max_output_tokens"])
+def test_strict_holds_tokens_for_every_attempt_and_keeps_those_of_the_failed(what: str) -> None:
+    limit = 1_200
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=2) as client:
+        with budget(mode="strict", **{what: limit}) as b:
+            refused = False
+            while not refused:
+                provider.reply(FAILS, Reply(output_tokens=8))
+                try:
+                    client.chat.completions.create(**ASKED)
+                except BudgetExceededError:
+                    refused = True
+        provider.wait_idle()
+        sent = sum(attempt.input_tokens for attempt in provider.bill)
+        made = sum(attempt.output_tokens for attempt in provider.bill)
+        used = {"max_tokens": sent + made, "max_input_tokens": sent, "max_output_tokens": made}[what]
+    assert len(provider.bill) >= 4
+    assert used <= b.limits()[-1].used <= limit
+
+
+def test_an_attempt_that_strict_has_not_made_takes_no_tokens() -> None:
+    """Of three attempts that were held for, one timed out and one was answered."""
+    with FakeProvider() as provider:
+        with sync_client(provider.openai_url, retries=2, timeout=0.3) as client:
+            provider.reply(Reply(stall_after=-1), Reply(output_tokens=8))
+            with budget(mode="strict", max_output_tokens=1_000) as b:
+                client.chat.completions.create(**ASKED)
+    assert b.limits()[-1].used == 64 + 8
+
+
+@pytest.mark.parametrize("mode", ["sliced", "expected"])
+def test_tokens_of_a_timeout_are_charged_beside_the_retry(mode: str) -> None:
+    forget_what_was_learnt()
+    with FakeProvider() as provider:
+        with sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
+            provider.reply(Reply(stall_after=-1, keep_generating=True), Reply())
+            with budget(mode=mode, max_output_tokens=1_000) as b:
+                client.chat.completions.create(**ASKED)
+        provider.wait_idle()
+        made = sum(attempt.output_tokens for attempt in provider.bill)
+    assert len(provider.bill) == 2
+    assert b.limits()[-1].used == made == 2 * 64
+    assert b.calls_used == 1
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "a-model-that-nobody-prices"])
+def test_tokens_are_held_for_a_retry_whatever_is_known_of_the_price(model: str) -> None:
+    forget_what_was_learnt()
+    held: list[float] = []
+
+    def decide(_: Any) -> Reply:
+        held.append(b.limits()[-1].held)
+        return Reply(stall_after=-1) if len(held) == 1 else Reply()
+
+    with FakeProvider(decide=decide) as provider, sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
+        with budget(max_output_tokens=1_000) as b:
+            client.chat.completions.create(**{**ASKED, "model": model})
+    assert held == [64, 128]
+
+
+def test_what_is_held_for_a_retry_is_no_longer_exposed() -> None:
+    """Once an attempt has timed out, the hold is for it and for the next: what may come beyond that is less."""
+    seen: list[tuple[float, float]] = []
+
+    def decide(_: Any) -> Reply:
+        seen.append((b.held, b.exposure))
+        return Reply(stall_after=-1) if len(seen) == 1 else Reply()
+
+    with FakeProvider(decide=decide) as provider, sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
+        with budget(max_usd=1) as b:
+            client.chat.completions.create(**ASKED)
+    (held, exposed), (held_then, exposed_then) = seen
+    assert held_then > held
+    assert held_then + exposed_then == pytest.approx(held + exposed)
+
+
 def test_no_connection_costs_nothing() -> None:
     with FakeProvider() as provider:
         url = provider.openai_url

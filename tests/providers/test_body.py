@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import enum
 import io
+import json
 import struct
 import time
 from collections import UserDict
@@ -82,6 +83,28 @@ class TestStrangeBodies:
         facts = endpoint.read_request({"messages": [{"content": upload}], "input": [{"content": upload}]})
         assert facts.unbounded in ("messages", "input")
         assert upload.tell() == 0
+
+
+def told() -> st.SearchStrategy[Any]:
+    """JSON that is much punctuation and little text: nested, empty, escaped, with many digits."""
+    texts = st.sampled_from(["", "x", "水", '"' * 9, "\n\t" * 9, "\x01" * 9, "a word"])
+    leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(texts, inner, max_size=8), max_leaves=40
+    )
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+class TestTheBoundOfASchema:
+    @given(schema=told(), many=st.sampled_from([1, 100]))
+    def test_is_no_less_than_its_bytes(self, endpoint: Any, schema: Any, many: int) -> None:
+        schema = {"default": [schema] * many}
+        tool: dict[str, Any] = {"type": "function", "name": "f", "parameters": schema}
+        if endpoint.provider == "anthropic":
+            tool = {"name": "f", "input_schema": schema}
+        facts = endpoint.read_request({"model": "m", "tools": [tool]})
+        sent = json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        assert facts.input_bound >= len(sent)
 
 
 def endpoint_rates() -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from ..settlement import Cost, Outcome
+from ..settlement import Billing, Cost, Outcome
+from ..usage import Usage
 from .limits import Mode, Unit
 
 if TYPE_CHECKING:
@@ -40,12 +41,33 @@ def _amount(call: Call, cost: Cost, claim: Claim, index: int) -> int:
         return 0
     if unit is Unit.CALLS:
         return 1
-    if cost.usage is None or (strict and cost.estimated):
-        return call.held(index)
     usage = cost.usage
+    before = _failed_before(call, claim, index, strict=strict)
+    if usage is None:
+        billing = Billing.PROBABLY if call.failure is None else call.failure.billing
+        if billing is Billing.NOTHING or (billing is Billing.PERHAPS and not strict):
+            return before
+    if strict and (call.answer is None or call.answer.usage is None):
+        return call.held(index)
+    if usage is None:
+        return before + call.held(index)
+    return before + _tokens(usage, unit)
+
+
+def _tokens(usage: Usage, unit: Unit) -> int:
     if unit is Unit.INPUT:
         return usage.input
     return usage.output if unit is Unit.OUTPUT else usage.input + usage.output
+
+
+def _failed_before(call: Call, claim: Claim, index: int, *, strict: bool) -> int:
+    """The tokens of the attempts before the last: what they may have taken for a strict meter, else probably have."""
+    if not call.failed:
+        return 0
+    if strict:
+        return sum(billing is not Billing.NOTHING for billing in call.failed) * (call.held(index) // call.attempts)
+    likely = 0 if call.need is None else call.need.likely_of(claim.unit)
+    return call.failed.count(Billing.PROBABLY) * likely
 
 
 def happened(call: Call, cost: Cost, *, strict: bool = False) -> bool:

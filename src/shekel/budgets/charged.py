@@ -99,6 +99,16 @@ class Charged:
         made[last_call] = (until, tuple(claims))
         return made[last_call][1]
 
+    def limit_of(self, claim: Claim, now: float) -> int | None:
+        """The limit of one of its claims as it is at the Unix time `now`; that of a past period has changed with it."""
+        if claim.part is not None:
+            return claim.part.limit
+        for slot in self._slots:
+            if slot.owns(claim.meter):
+                amount = slot.amount_of(claim.meter, now)
+                return None if amount is None else amount - claim.kept
+        return claim.limit
+
     @property
     def patient(self) -> bool:
         """Whether calls may wait, or somebody may be asked, before one is refused."""

@@ -16,7 +16,7 @@ from .. import context as ctx
 from ..call import Call
 from ..estimation import Estimator
 from ..ledgers.base import Balance, Ledger
-from ..settlement import Cost
+from ..settlement import Billing, Cost
 from . import refusals
 from .admission import Admission
 from .amounts import amounts_of
@@ -116,7 +116,7 @@ class Gate(Admission):
 
     def retrying(self, call: Call) -> None:
         """Another attempt follows one that may have been billed: hold for it too, by force, outside strict mode."""
-        if call.quote is None or not call.held_lines:
+        if not call.held_lines:
             return
         lines = [
             each._replace(base=each.base + call.short[each.shadow] * each.rate, rate=0)
@@ -187,7 +187,9 @@ class Gate(Admission):
         admitted = call.overdrawn.get(claim.meter, call.held(index))
         over = min(balance.settled + balance.held - claim.limit, amounts.get(claim.meter, 0) - admitted)
         if over > 0 and claim.votes:
-            cause = "record" if call.manual is not None else "retry" if call.failed_spent else "settlement"
+            cause = (
+                "record" if call.manual is not None else "retry" if Billing.PROBABLY in call.failed else "settlement"
+            )
             if claim.meter in call.overdrawn:
                 cause = "finish"
             self._overran(claim, over, cause)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..ledgers.base import Line
+from ..settlement import Billing
 from .limits import Mode, Unit
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ class Need(NamedTuple):
         if unit in _COUNT_INPUT:
             return self.tokens if known is None else max(self.tokens, known)
         return 1 if unit is Unit.CALLS else 0
+
+    def likely_of(self, unit: Unit) -> int:
+        """What an attempt will probably take of a meter of that unit; a call is one, however many are made."""
+        if unit is Unit.USD:
+            return self.expected
+        return 0 if unit is Unit.CALLS else self.base(unit) + self.likely * self.rate(unit)
 
     def strict(self, unit: Unit) -> tuple[int, int]:
         """The most that the call can take of a meter of that unit: its base, and its rate per token of a choice."""
@@ -153,11 +160,11 @@ def line(claim: Claim, base: int, rate: int = 0) -> Line:
 
 def with_failed(call: Call, lines: list[Line]) -> list[Line]:
     """The lines with what failed attempts have probably cost; strict lines hold for all attempts from the start."""
-    if not call.failed_spent:
+    billed = call.failed.count(Billing.PROBABLY) if call.failed else 0
+    need = call.need
+    if not billed or need is None:
         return lines
     return [
-        each
-        if claim.mode is Mode.STRICT or claim.unit is not Unit.USD
-        else each._replace(base=each.base + call.failed_spent)
+        each if claim.mode is Mode.STRICT else each._replace(base=each.base + billed * need.likely_of(claim.unit))
         for claim, each in zip(call.claims, lines, strict=True)
     ]

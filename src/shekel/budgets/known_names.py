@@ -21,7 +21,7 @@ from .tree import tree_of
 
 if TYPE_CHECKING:
     from .budget import Budget
-    from .claims import Fallback
+    from .claims import Claim, Fallback
 
 
 class KnownNames(Readings):
@@ -42,6 +42,7 @@ class KnownNames(Readings):
     price_override: dict[str, float] | None
 
     _fallbacks: tuple[Fallback, ...]
+    _made: dict[bool, tuple[float, tuple[Claim, ...]]]
     _prices: dict[str, int]
 
     # Relatives
@@ -228,8 +229,9 @@ class KnownNames(Readings):
         return self._capped()
 
     def _capped(self) -> Self:
-        """A part has another cap: what stands for it must be seen, and who waits may have room."""
+        """A part has another cap: what stands for it must be seen, by open streams too, and who waits may have room."""
         wiring.watch()
+        self._made = {}
         self.queue.freed()
         return self
 

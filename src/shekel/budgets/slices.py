@@ -115,14 +115,9 @@ class Slices:
                 break
         else:
             return
-        present: dict[Hashable, int | None] = {}
-        for claim in call.claims:
-            if claim.first and claim.account is not None:
-                present.update({c.meter: c.limit for c in claim.account.claims(now, last_call=claim.last_call)})
-            elif claim.row is not None:
-                present[claim.meter] = claim.row.limit_of(claim.meter)
-        if any(present.get(claim.meter, claim.limit) != claim.limit for claim in call.claims):
-            call.claims = tuple(c._replace(limit=present.get(c.meter, c.limit)) for c in call.claims)
+        present = [_limit_of(claim, now) for claim in call.claims]
+        if present != [claim.limit for claim in call.claims]:
+            call.claims = tuple(c._replace(limit=limit) for c, limit in zip(call.claims, present, strict=True))
 
     def _extend(self, call: Call, least: int, want: int, lines: list[Line], now: int) -> Grant | Refusal:
         asked = with_failed(call, lines)
@@ -139,3 +134,10 @@ class Slices:
                 call.frozen[claim.meter] = call.held(index)
         call.left_out |= groups
         self._tell_shadows(call, groups, "would_cut")
+
+
+def _limit_of(claim: Claim, now: float) -> int | None:
+    """What a claim's limit is now, in the period in which its call was admitted."""
+    if claim.row is not None:
+        return claim.row.limit_of(claim.meter)
+    return claim.limit if claim.account is None else claim.account.limit_of(claim, now)

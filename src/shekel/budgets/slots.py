@@ -99,9 +99,11 @@ class Slot:
 
     def amount(self, now: float) -> int | None:
         """The limit, with what was granted for the present window."""
-        if self.limit is None:
-            return None
-        return self.limit.amount + self._grants.of(self.meter(now), int(now * 1_000_000))
+        return None if self.limit is None else self.amount_of(self.meter(now), now)
+
+    def amount_of(self, meter: Any, now: float) -> int | None:
+        """The limit of a meter, which may be that of a past period, with what was granted for it."""
+        return None if self.limit is None else self.limit.amount + self._grants.of(meter, int(now * 1_000_000))
 
     def begin(self, now: float) -> float:
         """Let go of grants that are over at the Unix time `now`. Returns that before which no other one ends."""

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-from ..providers.base import Request
+from ..providers.base import WHOLE, Request
 
 _ONE_SHOT = ("messages", "tools", "system", "input")
-_WHOLE = 1 << 62  # as the least cap: a hold is for all that the model can generate, or there is none
 
 
 class Body(NamedTuple):
@@ -101,4 +100,4 @@ def as_it_is(request: Request) -> Request:
     if request.cap is not None:
         return replace(request, fixed=True, min_cap=request.cap)
     field = request.unbounded or "a body of bytes, which no cap can be written to"
-    return replace(request, fixed=True, min_cap=_WHOLE, input_bound=None, unbounded=field)
+    return replace(request, fixed=True, min_cap=WHOLE, input_bound=None, unbounded=field)

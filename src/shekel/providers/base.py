@@ -15,6 +15,9 @@ from shekel.estimation import Rates, Text
 from shekel.facts import fact
 from shekel.usage import Usage
 
+WHOLE = 1 << 62
+"""As the least cap: none can be written, so a hold is for all that the model can generate, or there is none."""
+
 
 @fact
 class Request:

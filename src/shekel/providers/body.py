@@ -8,6 +8,7 @@ any text, consume an iterator, or loop for ever on a body that contains itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from shekel.estimation import Text, widths
@@ -115,7 +116,7 @@ class Walk:
         bound: tokens beside `text` that the request can be billed for at most (structure, encrypted blocks, media).
         extra: tokens beside `text`, as a best estimate.
         unbounded: the first field found that nothing bounds.
-        entries: keys of schemas, each of which brings punctuation of its own.
+        entries: keys and values of schemas, each of which brings punctuation of its own.
         mappings: mappings in content, each of which may bring delimiters.
     """
 
@@ -202,20 +203,26 @@ class Walk:
             if kind not in _PLAIN:
                 node = plain(node)
                 kind = type(node)
+            self.entries += 1
             if kind is str:
-                self.add(node)
-                self.entries += 1
+                self._quoted(node)
             elif kind is list or kind is tuple:
                 stack.extend(node)
-            elif kind is int or kind is float or kind is bool or node is None:
+            elif kind is int or kind is bool or node is None:
                 self._one += 5 if kind is not int else 1 + node.bit_length() // 3
-                self.entries += 1
+            elif kind is float:
+                self._one += len(repr(node))
             elif kind is dict or (node := self._fields(node, stack, field)) is not None:
                 for key, value in node.items():
                     if isinstance(key, str):
-                        self.add(key if type(key) is str else plain(key))
+                        self._quoted(key if type(key) is str else plain(key))
                     self.entries += 1
                     stack.append(value)
+
+    def _quoted(self, text: str) -> None:
+        """Count a string of JSON: what is escaped in it takes more bytes than it has."""
+        self.add(text)
+        self.bound += len(encode_basestring(text)) - len(text) - 2
 
     def _fields(self, node: Any, stack: list[Any], field: str) -> dict[Any, Any] | None:
         """The fields of what is neither a plain dict, list, tuple nor str; None if it has none, or was dealt with."""

@@ -14,7 +14,7 @@ from typing import Any
 from shekel.estimation import Rates, Text
 from shekel.telemetry import names
 
-from .base import Answer, Request
+from .base import WHOLE, Answer, Request
 from .body import SCALARS, Walk, cap_of, get, given, integer, items, string, unknown
 from .openai_answers import read_chat, read_chat_usage, read_response
 from .openai_parts import SPECIAL
@@ -261,7 +261,7 @@ class Compact(Responses):
     name = "responses.compact"
 
     def _read_request(self, body: dict[str, Any]) -> Request:
-        return replace(super()._read_request(body), cap_field="", min_cap=1)
+        return replace(super()._read_request(body), cap=None, cap_field="", min_cap=WHOLE)
 
     def with_cap(self, body: Mapping[str, Any], cap: int) -> dict[str, Any]:
         """A copy of the body: this API takes no cap."""
