@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import sys
 import time
@@ -42,17 +41,6 @@ class Ended:
     noise: list[str] = field(default_factory=list)
     closed: bool = False
     bill: float = 0.0
-
-
-@contextmanager
-def frozen() -> Iterator[None]:
-    """Keep what was there before out of garbage collections: both SDKs' modules take 0.3 s each time."""
-    gc.freeze()
-    try:
-        with collected_by_hand():
-            yield
-    finally:
-        gc.unfreeze()
 
 
 def chain(error: BaseException | None) -> list[str]:
@@ -121,7 +109,7 @@ def run(way: Way, end: End, *, is_async: bool, settled: Callable[[], bool], pati
         async def block(seconds: float) -> None:
             time.sleep(seconds)
 
-        with listening(ended.noise), frozen():
+        with listening(ended.noise), collected_by_hand():
             try:
                 if is_async:
                     asyncio.run(once(asyncio.sleep))
