@@ -111,6 +111,15 @@ def test_an_attempt_that_strict_has_not_made_takes_no_tokens() -> None:
     assert b.limits()[-1].used == 64 + 8
 
 
+def test_a_last_attempt_that_does_not_tell_its_usage_takes_the_tokens_of_one() -> None:
+    """Of three attempts that were held for, the first was answered, and dropped before its usage came."""
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=2) as client:
+        with budget(mode="strict", max_output_tokens=1_000) as b:
+            with client.chat.completions.create(**ASKED, stream=True) as stream:
+                next(iter(stream))
+    assert b.limits()[-1].used == 64
+
+
 @pytest.mark.parametrize("mode", ["sliced", "expected"])
 def test_tokens_of_a_timeout_are_charged_beside_the_retry(mode: str) -> None:
     forget_what_was_learnt()

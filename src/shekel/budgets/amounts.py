@@ -48,7 +48,7 @@ def _amount(call: Call, cost: Cost, claim: Claim, index: int) -> int:
         if billing is Billing.NOTHING or (billing is Billing.PERHAPS and not strict):
             return before
     if strict and (call.answer is None or call.answer.usage is None):
-        return call.held(index)
+        return before + _share(call, index)
     if usage is None:
         return before + call.held(index)
     return before + _tokens(usage, unit)
@@ -65,9 +65,14 @@ def _failed_before(call: Call, claim: Claim, index: int, *, strict: bool) -> int
     if not call.failed:
         return 0
     if strict:
-        return sum(billing is not Billing.NOTHING for billing in call.failed) * (call.held(index) // call.attempts)
+        return sum(billing is not Billing.NOTHING for billing in call.failed) * _share(call, index)
     likely = 0 if call.need is None else call.need.likely_of(claim.unit)
     return call.failed.count(Billing.PROBABLY) * likely
+
+
+def _share(call: Call, index: int) -> int:
+    """What a strict meter holds for one of the attempts that a call may make."""
+    return call.held(index) // call.attempts
 
 
 def happened(call: Call, cost: Cost, *, strict: bool = False) -> bool:
