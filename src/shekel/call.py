@@ -20,6 +20,7 @@ import math
 import secrets
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import faults, late
@@ -384,7 +385,7 @@ class Call(Streamed):
         finally:
             if self.receipt is not None:
                 self.receipt.close(self, cost)
-            self.teller.finished(self, cost)
+            late.tell(partial(self.teller.finished, self, cost))
         return True
 
     def withdraw(self) -> bool:

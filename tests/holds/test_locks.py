@@ -6,13 +6,15 @@ import asyncio
 import gc
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 import shekel
 from shekel import Budget, BudgetExceededError, budget
@@ -271,6 +273,42 @@ class TestCallbacks:
         with shekel.on_usage(lambda event: hear("used")):
             finishes(work)
             wait_for(lambda: min(heard.count("used"), heard.count("warned")) == 20)
+
+    def test_who_asks_under_a_lock_of_the_program_that_its_exporter_takes_too(
+        self, provider: FakeProvider, client: openai.OpenAI
+    ) -> None:
+        """Nor is the program's OpenTelemetry told in the thread that asks, or while that thread waits."""
+        lock = threading.Lock()
+        exported: list[str] = []
+
+        class Exporter(SpanExporter):
+            def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+                with lock:
+                    exported.extend(span.name for span in spans)
+                return SpanExportResult.SUCCESS
+
+        tracing = TracerProvider()
+        tracing.add_span_processor(SimpleSpanProcessor(Exporter()))
+
+        def work() -> None:
+            b = budget(max_usd=1)
+            for number in range(1, 21):
+                with b:
+                    opened = client.chat.completions.create(**ASKED, stream=True)
+                    next(iter(opened))
+                    with lock:
+                        del opened
+                        gc.collect()  # an SDK's stream is a cycle
+                        assert b.spent > 0
+                        assert (b.held, b.calls_used) == (0, number)
+
+        provider.default = Reply(output_tokens=200, pace=0.001)
+        shekel.ShekelInstrumentor().instrument(tracer_provider=tracing)
+        try:
+            finishes(work)
+            wait_for(lambda: len(exported) == 20)
+        finally:
+            shekel.ShekelInstrumentor().uninstrument()
 
 
 class TestIO:
