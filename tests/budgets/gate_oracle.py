@@ -122,7 +122,7 @@ def charge(meter, facts, failed, last, usage, held):
     else:
         base, rate = facts.parts(meter.unit)
         probably, perhaps = base + facts.likely * rate, 0
-    unknown = probably if meter.unit == "usd" else held  # tokens of an attempt that nobody counted
+    unknown = probably if strict or meter.unit == "usd" else held  # tokens of an attempt that nobody counted
     row = {"nothing": 0, "perhaps": perhaps, "probably": probably}
     before = sum(row[each] for each in failed)
     if usage is None:

@@ -155,6 +155,9 @@ class AnyCallsAndTools(AnyCalls):
             strict = meter.mode == "strict" and meter.votes and meter.limit is not None
             if call.first_chunk is not None and usage is None:  # a stream that broke off: an estimate of what came
                 assert call.cost is not None
+                if strict:
+                    may_have_cost = 1 + sum(how != "nothing" for how in self.failed[name])
+                    now_held = now_held // facts.attempts * may_have_cost
                 meter.settled[name] = self.charge(meter, call.cost, strict, outcome, now_held, True)
             elif meter.unit == "calls":
                 counts = outcome is not Outcome.FAILED or usage is not None or "probably" in billed

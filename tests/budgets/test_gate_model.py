@@ -245,7 +245,7 @@ class AnyCalls(RuleBasedStateMachine):
         return list(self.open)[which % len(self.open)]
 
     def end(self, name: str, outcome: Outcome, answer: Answer | None, failure: Failure | None = None) -> None:
-        call, _, pairs, _ = self.open.pop(name)
+        call, facts, pairs, _ = self.open.pop(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert call.finish(outcome, answer=answer, failure=failure)
@@ -254,7 +254,8 @@ class AnyCalls(RuleBasedStateMachine):
         assert cost is not None
         for _, meter in pairs:
             strict = meter.mode == "strict" and meter.votes and meter.limit is not None
-            meter.settled[name] = self.charge(meter, cost, strict, outcome, meter.held.pop(name), began)
+            held = meter.held.pop(name) // (facts.attempts if strict else 1)  # one was made of those it held for
+            meter.settled[name] = self.charge(meter, cost, strict, outcome, held, began)
         self.ended[name] = pairs
 
     def charge(self, meter: Meter, cost: Any, strict: bool, outcome: Outcome, held: int, began: bool) -> int:
