@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
 from . import faults, locks, threads
@@ -28,8 +29,13 @@ _taking = threading.RLock()
 _starting = threading.Lock()
 _under_way: set[threading.Event] = set()
 """Work that was taken and is not done."""
+_being_told: set[threading.Event] = set()
+"""Telling that nobody waits for but the end of the program."""
 _mine = threading.local()
 _MUCH = 64
+
+PATIENCE = 5.0
+"""Seconds that the end of the program waits for what another thread is telling."""
 
 _thread: threading.Thread | None = None
 _pid = 0
@@ -96,6 +102,8 @@ def finish() -> None:
         _work_off()
         flush()
         _tell_all()
+        for telling in tuple(_being_told):
+            telling.wait(PATIENCE)
 
 
 def relieve() -> None:
@@ -109,9 +117,23 @@ def tell(callback: Callable[[], object]) -> None:
     if _thread is not None and getattr(_mine, "asks", False):
         _telling.put(callback)
         _bell.put(None)
-    else:
-        let_go()
+    elif getattr(_mine, "work", None) is None:
         callback()
+    else:
+        with _telling_now():
+            let_go()
+            callback()
+
+
+@contextmanager
+def _telling_now() -> Iterator[None]:
+    telling = threading.Event()
+    _being_told.add(telling)
+    try:
+        yield
+    finally:
+        _being_told.discard(telling)
+        telling.set()
 
 
 def let_go() -> None:
@@ -129,6 +151,7 @@ def _after_fork() -> None:
     _taking = threading.RLock()
     _starting = threading.Lock()
     _under_way.clear()
+    _being_told.clear()
     _thread = None
 
 
@@ -152,6 +175,11 @@ def _run() -> None:
 
 
 def _tell_all() -> None:
+    with _telling_now():
+        _tell_each()
+
+
+def _tell_each() -> None:
     while True:
         try:
             callback = _telling.get_nowait()

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 import shekel
-from shekel import Budget, BudgetExceededError, budget
+from shekel import Budget, BudgetExceededError, budget, late
 from shekel.testing import FakeProvider, Reply
 
 from .clients import async_client, sync_client
@@ -309,6 +309,23 @@ class TestCallbacks:
             wait_for(lambda: len(exported) == 20)
         finally:
             shekel.ShekelInstrumentor().uninstrument()
+
+    def test_the_end_of_the_program_waits_for_what_is_being_told(self) -> None:
+        """Or the span of a stream that was dropped last would go with the thread that tells of it."""
+        begun, told = threading.Event(), list[bool]()
+
+        def export() -> None:
+            begun.set()
+            threading.Event().wait(0.2)
+            told.append(True)
+
+        late.start()
+        late.put(lambda: late.tell(export))
+        assert begun.wait(30)
+        late.flush()
+        assert not told, "who asks does not wait"
+        late.finish()
+        assert told == [True]
 
 
 class TestIO:
