@@ -14,6 +14,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 
 import shekel
 
+from . import late
 from .package import _instruments_any, warn_of_other
 from .runtime import the_runtime
 
@@ -70,6 +71,7 @@ class ShekelInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _uninstrument(self, **kwargs: Any) -> None:
         runtime = the_runtime()
+        late.told()  # streams that were dropped before: who uninstruments is about to shut the providers down
         runtime.teller.unbind()
         runtime.release_doors()
 

@@ -35,7 +35,7 @@ _mine = threading.local()
 _MUCH = 64
 
 PATIENCE = 5.0
-"""Seconds that the end of the program waits for what another thread is telling."""
+"""Seconds that the end of the program, or of the telling, waits for what another thread is telling."""
 
 _thread: threading.Thread | None = None
 _pid = 0
@@ -104,6 +104,25 @@ def finish() -> None:
         _tell_all()
         for telling in tuple(_being_told):
             telling.wait(PATIENCE)
+
+
+def told(seconds: float = PATIENCE) -> bool:
+    """Do what waits now, and wait until the program has been told of it: nobody is about to listen any more.
+
+    Args:
+        seconds: how long to wait at most. What is told may itself wait for a lock that the caller holds.
+
+    Returns:
+        Whether all was told.
+    """
+    flush()
+    thread = _thread
+    if locks.busy() or thread is None or thread is threading.current_thread() or not thread.is_alive():
+        return _telling.empty()
+    done = threading.Event()
+    _telling.put(done.set)
+    _bell.put(None)
+    return done.wait(seconds)
 
 
 def relieve() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -307,6 +308,70 @@ class TestCallbacks:
         try:
             finishes(work)
             wait_for(lambda: len(exported) == 20)
+        finally:
+            shekel.ShekelInstrumentor().uninstrument()
+
+    @pytest.mark.parametrize("listening_ends", ["uninstrument", "force_flush", "shutdown"])
+    def test_the_end_of_the_telling_waits_for_what_was_dropped_before(
+        self, provider: FakeProvider, client: openai.OpenAI, listening_ends: str
+    ) -> None:
+        """Or the last spans would come to providers that are shut down."""
+        exported: list[str] = []
+        go_on = threading.Event()
+
+        class Slow(SpanExporter):
+            def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+                go_on.wait(30)
+                exported.extend(span.name for span in spans)
+                return SpanExportResult.SUCCESS
+
+        provider.default = Reply(output_tokens=200, pace=0.001)
+        tracing = TracerProvider()
+        instrumentor = shekel.ShekelInstrumentor()
+        instrumentor.instrument(tracer_provider=tracing)
+        try:
+            with budget(max_usd=1) as b:
+                opened = client.chat.completions.create(**ASKED, stream=True)
+                tracing.add_span_processor(SimpleSpanProcessor(Slow()))
+                next(iter(opened))
+                del opened
+                gc.collect()  # an SDK's stream is a cycle
+                assert b.spent > 0
+            assert not exported, "who asks does not wait"
+            threading.Timer(0.1, go_on.set).start()
+            if listening_ends != "uninstrument":
+                getattr(tracing, listening_ends)()
+                assert len(exported) == 1
+        finally:
+            instrumentor.uninstrument()
+        assert len(exported) == 1
+
+    def test_a_flush_waits_no_longer_than_it_is_given(self, provider: FakeProvider, client: openai.OpenAI) -> None:
+        """Whoever flushes may hold the lock that its exporter takes."""
+        lock = threading.Lock()
+        exported: list[str] = []
+
+        class Exporter(SpanExporter):
+            def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+                with lock:
+                    exported.extend(span.name for span in spans)
+                return SpanExportResult.SUCCESS
+
+        provider.default = Reply(output_tokens=200, pace=0.001)
+        tracing = TracerProvider()
+        tracing.add_span_processor(SimpleSpanProcessor(Exporter()))
+        shekel.ShekelInstrumentor().instrument(tracer_provider=tracing)
+        try:
+            with lock:
+                opened = client.chat.completions.create(**ASKED, stream=True)
+                next(iter(opened))
+                del opened
+                gc.collect()  # an SDK's stream is a cycle
+                before = time.monotonic()
+                assert not tracing.force_flush(200)
+                assert time.monotonic() - before < 5
+            assert tracing.force_flush()
+            assert len(exported) == 1
         finally:
             shekel.ShekelInstrumentor().uninstrument()
 

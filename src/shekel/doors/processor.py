@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from .. import context as ctx
-from .. import dialects, faults
+from .. import dialects, faults, late
 from ..call import Call
 from ..telemetry import names
 from ..telemetry.spans import adopt, request_attributes
@@ -73,11 +73,19 @@ class ShekelSpanProcessor(SpanProcessor):
         surroundings.ended(span)
 
     def shutdown(self) -> None:
-        """Nothing: enforcement does not end with telemetry."""
+        """End the spans of streams that were dropped, and go on: enforcement does not end with telemetry."""
+        late.told()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is held back here."""
-        return True
+        """End the spans of streams that were dropped. Those wait for a moment only, and nothing else is held back.
+
+        Args:
+            timeout_millis: how long to wait at most, in milliseconds.
+
+        Returns:
+            Whether all have ended.
+        """
+        return late.told(timeout_millis / 1_000)
 
 
 def _stands_for(span: Span) -> bool:
