@@ -15,6 +15,7 @@ from .. import locks
 from ..settlement import Cost
 from .amounts import happened
 from .limits import NANO
+from .unread import Part, Unread
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -23,10 +24,10 @@ KEPT_CALLS = 1_000
 """How many of its last calls a budget keeps for `summary_data`; totals go on."""
 
 
-Booked: TypeAlias = tuple[int, bool, bool, float]
+Booked: TypeAlias = tuple[int, bool, bool, float, Part | None]
 """What a correction of a call that has ended must know of it: how often the books had been cleared by then, whether it
-was made directly in the budget's block, whether the fallback answered, and its share of the exposure. A plain tuple,
-because ten thousand calls are remembered."""
+was made directly in the budget's block, whether the fallback answered, its share of the exposure, and where that
+stands. A plain tuple, because ten thousand calls are remembered."""
 
 
 class Books:
@@ -46,31 +47,36 @@ class Books:
         self.by_tool: dict[str, dict[str, Any]] = {}
         self.tool_count = self.tool_total = 0
         self.shadow_calls = self.shadow = 0
-        self.unread = self.unbounded = 0  # exposure of what ended: nano-dollars, and calls that nothing bounds
+        self.unread = Unread()  # the exposure of what ended
         self.peak: float = 0
         self.switched_at: int | None = None
 
     def opened(self, call: Call, index: int) -> None:
         """A call holds on the budget's meter of that number among the call's."""
         with locks.books:
+            now = self._came(call)
             self.open[call.id] = (call, index)
-            self.peak = self.greatest()
+            self.peak = self.greatest(now)
 
     def withdrawn(self, call: Call) -> None:
         """Another call has taken its place."""
         with locks.books:
+            self._came(call)
             self.open.pop(call.id, None)
 
-    def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> Booked:
-        """A call has ended and is charged that amount. Returns what `corrected` will ask for."""
+    def settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool, whose: object = None) -> Booked:
+        """A call has ended and is charged that amount, to a budget. Returns what `corrected` will ask for."""
         fell_back = call.fallback_from is not None
         share = math.inf if cost.committed is None else max(0, cost.committed - amount)
         with locks.books:
+            now = self._came(call)
             self.open.pop(call.id, None)
-            booked = (self.cleared, innermost, fell_back, share)
+            part = None
             if share:
-                self._expose(share)
-                self.peak = self.greatest()
+                now = call.moment()
+                part = self.unread.add(share, [each for each in call.claims if each.account is whose], now)
+                self.peak = self.greatest(now)
+            booked = (self.cleared, innermost, fell_back, share, part)
             if amount == 0 and not happened(call, cost):
                 return booked
             usage = cost.usage
@@ -101,9 +107,11 @@ class Books:
             row["output_tokens"] += tokens_out
         return booked
 
-    def tool(self, name: str, amount: int, *, innermost: bool, counts: bool = True) -> None:
+    def tool(self, name: str, amount: int, now: int, *, innermost: bool, counts: bool = True) -> None:
         """A tool runs, and is charged that amount; it is not counted where it has been."""
         with locks.books:
+            if self.unread:
+                self.unread.came(now, busy=bool(self.open))
             self.tool_count += counts
             self.tool_total += amount
             self.total += amount
@@ -127,16 +135,17 @@ class Books:
     def saved(self, call: Call, amount: int) -> None:
         """Such a call has ended; so much of it is not charged."""
         with locks.books:
+            self._came(call)
             self.open.pop(call.id, None)
             self.shadow += amount
 
-    def corrected(self, call_id: str, model: str, difference: int, booked: Booked) -> Booked | None:
+    def corrected(self, call_id: str, model: str, difference: int, booked: Booked, now: int) -> Booked | None:
         """The charge of a call that ended was changed, and is known for certain now.
 
         Returns:
             what a further correction must know; None, and nothing changes, if the books were cleared since it ended.
         """
-        cleared, direct, fell_back, share = booked
+        cleared, direct, fell_back, share, part = booked
         with locks.books:
             if cleared != self.cleared:
                 return None
@@ -145,9 +154,9 @@ class Books:
                 self.direct += difference
             if fell_back:
                 self.fallback += difference
-            if share:
-                self._expose(-share)
-                self.peak = self.greatest()  # what nothing bounded may have hidden the rest
+            if part is not None:
+                part.add(-share)
+                self.peak = self.greatest(now)  # what nothing bounded may have hidden the rest
             for each in reversed(self.calls):
                 if each["call_id"] == call_id:
                     each["cost"] += difference / NANO
@@ -157,7 +166,7 @@ class Books:
             row = self.by_model.get(model)
             if row is not None:
                 row["cost"] += difference / NANO
-        return cleared, direct, fell_back, 0
+        return cleared, direct, fell_back, 0, None
 
     def switched(self, spent: int) -> bool:
         """The fallback took over at that amount. Returns whether this is the first time."""
@@ -172,19 +181,21 @@ class Books:
         opened = list(self.open.values())
         return sum(call.running_on(index) for call, index in opened if call.claims[index].meter == meter)
 
-    def exposure(self) -> float:
-        """By how much spending may exceed the limit at worst, now."""
-        residual = math.inf if self.unbounded else self.unread
-        return residual + sum(call.exposed(index) for call, index in list(self.open.values()))
+    def exposure(self, now: int) -> float:
+        """By how much spending may exceed the limit at worst, at a time in microseconds since the epoch."""
+        opened = list(self.open.values())
+        unread = self.unread.at(now, busy=bool(opened)) if self.unread else 0
+        return unread + sum(call.exposed(index) for call, index in opened)
 
-    def greatest(self) -> float:
+    def greatest(self, now: int) -> float:
         """The greatest finite exposure so far, that of now included."""
-        exposure = self.exposure()
+        exposure = self.exposure(now)
         return exposure if self.peak < exposure < math.inf else self.peak
 
-    def _expose(self, share: float) -> None:
-        """Add the share of a call that ended, or take it away again."""
-        if math.isinf(share):
-            self.unbounded += 1 if share > 0 else -1
-        else:
-            self.unread += int(share)
+    def _came(self, call: Call) -> int:
+        """A call begins or ends. Returns the time, 0 where nobody asks for it."""
+        if not self.unread:
+            return 0
+        now = call.moment()
+        self.unread.came(now, busy=bool(self.open))
+        return now

@@ -127,7 +127,7 @@ class Charged:
     def call_settled(self, call: Call, cost: Cost, amount: int, *, innermost: bool) -> Booked:
         if self._warns:
             self.before_settlement(call.claims, call.moment())
-        return self._books.settled(call, cost, amount, innermost=innermost)
+        return self._books.settled(call, cost, amount, innermost=innermost, whose=self)
 
     def left_out(self, call: Call) -> None:
         self._books.left_out()
@@ -135,8 +135,8 @@ class Charged:
     def saved(self, call: Call, amount: int) -> None:
         self._books.saved(call, amount)
 
-    def corrected(self, call_id: str, model: str, difference: int, booked: Booked) -> Booked | None:
-        return self._books.corrected(call_id, model, difference, booked)
+    def corrected(self, call_id: str, model: str, difference: int, booked: Booked, now: int) -> Booked | None:
+        return self._books.corrected(call_id, model, difference, booked, now)
 
     def after_correction(self) -> None:
         self.queue.freed()
@@ -195,9 +195,9 @@ class Charged:
         wiring.warned(claim, used, share, call)
         thresholds.tell(self.name, claim, used)
 
-    def tool_ran(self, tool: str, amount: int, *, innermost: bool, counts: bool = True) -> None:
+    def tool_ran(self, tool: str, amount: int, now: int, *, innermost: bool, counts: bool = True) -> None:
         """A tool was counted (unless it had been) and charged that amount."""
-        self._books.tool(tool, amount, innermost=innermost, counts=counts)
+        self._books.tool(tool, amount, now, innermost=innermost, counts=counts)
 
     def after_tool(self, claims: Iterable[Claim], now: int) -> None:
         """Warn if a threshold is passed by a tool. Called outside any lock."""

@@ -82,7 +82,7 @@ class Corrections:
         """
         with locks.correcting:
             model, charges, moved = self._settle(call_id, nano, now)
-            difference = self._write(call_id, model, nano, charges)
+            difference = self._write(call_id, model, nano, charges, now)
             if tracking is not None:
                 tracking.corrected(call_id, nano)
         self._tell(charges, moved, now)
@@ -102,7 +102,7 @@ class Corrections:
             )
         return model, charges, moved
 
-    def _write(self, call_id: str, model: str, nano: int, charges: list[_Charge]) -> int:
+    def _write(self, call_id: str, model: str, nano: int, charges: list[_Charge], now: int) -> int:
         """Correct the totals of the budgets, and what is remembered. Returns by how much the charge has changed."""
         difference = 0
         changed: list[_Charge] = []
@@ -113,7 +113,7 @@ class Corrections:
                 stands = most is not None and (booked is not None or not isinstance(whose, ref))
                 account = whose() if isinstance(whose, ref) else None
                 if booked is not None and account is not None:
-                    booked = account.corrected(call_id, model, after - amount, booked)
+                    booked = account.corrected(call_id, model, after - amount, booked, now)
                     stands = booked is not None
                 if stands and after != amount:
                     difference = after - amount

@@ -62,16 +62,16 @@ class Readings:
     @property
     def exposure(self) -> float:
         """USD by which spending may exceed the limit at worst, now: what open calls can cost beyond their holds, and
-        what ended calls whose usage nobody reported, and nobody reconciled, can have cost beyond their estimate. `inf`
-        where nothing bounds a call; 0 in strict mode."""
+        what ended calls whose usage nobody reported, and nobody reconciled, can have cost beyond their estimate, for as
+        long as the limit counts them. `inf` where nothing bounds a call; 0 in strict mode."""
         late.flush()
-        return self._books.exposure() / NANO
+        return self._books.exposure(int(time.time() * 1_000_000)) / NANO
 
     @property
     def peak_exposure(self) -> float:
         """The greatest finite `exposure` in USD since the budget was made or reset: the bound on its overspending."""
         late.flush()
-        return self._books.greatest() / NANO
+        return self._books.greatest(int(time.time() * 1_000_000)) / NANO
 
     @property
     def calls_used(self) -> int:

@@ -85,7 +85,7 @@ def charge_tool(
         if key in left_out:
             budget.tool_left_out(price(budget))
         else:
-            budget.tool_ran(name, price(budget), innermost=key == innermost, counts=counts)
+            budget.tool_ran(name, price(budget), now, innermost=key == innermost, counts=counts)
     for key, budget in budgets.items():  # told once all have counted it: a callback may end the program
         if key not in left_out:
             budget.after_tool(claims, now)
