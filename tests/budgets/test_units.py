@@ -9,6 +9,7 @@ import anthropic
 import openai
 import pytest
 
+import shekel
 from shekel import BudgetExceededError, budget
 from shekel.call import open_calls
 from shekel.testing import FakeProvider, Reply
@@ -131,6 +132,19 @@ class TestEachUnitAlone:
         assert error.window_reset == b.limits()[0].resets_at
         assert error.retry_after is not None
         assert 0 < error.retry_after <= 31 * 86_400 + 3600
+
+    @pytest.mark.parametrize("window", ["month", "hr", "session"])
+    def test_nobody_is_told_to_wait_for_what_never_fits(self, client: openai.OpenAI, window: str) -> None:
+        @shekel.tool(price=0.01)
+        def search() -> None: ...
+
+        with budget(f"$0.00001/{window}"):
+            error = refused(client)
+            with pytest.raises(shekel.ToolBudgetExceededError) as tool:
+                search()
+        for each in (error, tool.value):
+            assert each.retry_after is None
+            assert "frees room" not in str(each)
 
 
 class TestTogether:

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from holds.table import forget_what_was_learnt
 from shekel import Allowance, Budget, BudgetExceededError, BudgetPausedError, Exceeded, budget, faults
 from shekel.call import open_calls
 from shekel.testing import FakeProvider, Reply
@@ -319,6 +320,7 @@ class TestAsking:
             asked.append(question)
             return True
 
+        forget_what_was_learnt()  # by shorter prompts of other tests
         with budget("$0.00001", on_exceed=yes, name="b") as b:
             ask(client)
         [question] = asked

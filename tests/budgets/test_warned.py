@@ -216,7 +216,7 @@ class TestACallbackThatEndsTheProgram:
         inner = budget("$1", warn_at=0.000001, on_warn=lambda spent, limit: heard.append(spent))
         with outer, inner, scope(user_id="ada"), pytest.raises(error):
             ask(client)
-        late.flush()
+        late.told()
         for b in (outer, inner):
             assert nano(b.spent) == nano(b.summary_data()["total_spent"]) == billed(provider)
             assert b.calls_used == b.summary_data()["by_model"][MODEL]["calls"] == 1

@@ -153,11 +153,16 @@ class TestAgrees:
 class TestSays:
     def test_why_not(self) -> None:
         shekel.configure(policies=[per("user.id", "$0.0001/day")])
-        verdict = check(user_id="ada", model=MODEL, messages=HELLO, request={"max_tokens": 500})
+        with scope(user_id="ada"):
+            record(0.00008)
+        verdict = check(user_id="ada", model=MODEL, messages=HELLO, request={"max_tokens": 50})
         assert (verdict.admitted, verdict.reason, verdict.model) == (False, "exceeded", MODEL)
         assert isinstance(verdict.error, BudgetExceededError)
         assert verdict.error.scope == "user.id=ada"
         assert verdict.error.retry_after is not None
+        more = check(user_id="ada", model=MODEL, messages=HELLO, request={"max_tokens": 500}).error
+        assert isinstance(more, BudgetExceededError)
+        assert more.retry_after is None, "it needs more than a whole day's limit"
         assert verdict.message == str(verdict.error)
         assert verdict.public_message is not None
         assert "$" not in verdict.public_message

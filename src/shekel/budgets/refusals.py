@@ -50,13 +50,21 @@ def scale(unit: Unit) -> int:
     return NANO if unit is Unit.USD else 1
 
 
+def frees_at(claim: Claim, refusal: Refusal) -> float | None:
+    """The Unix time in seconds at which there is room at the earliest; None where waiting does not help."""
+    if refusal.frees_at is not None:
+        return refusal.frees_at / 1_000_000
+    never = claim.limit is not None and refusal.asked > claim.limit
+    return None if never else claim.resets_at
+
+
 def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceededError:
     """The budget has no room for the call, or (`cut`) for more output of its stream."""
     claim = next(c for c in call.claims if c.meter == refusal.line.meter)
     balance = refusal.balance
     by = scale(claim.unit)
     now = call.moment() / 1_000_000
-    frees = claim.resets_at if refusal.frees_at is None else refusal.frees_at / 1_000_000
+    frees = frees_at(claim, refusal)
     windowed = claim.resets_at is not None or claim.window > 0
     spent = balance.settled + (running(call, claim) if cut else 0)
     arguments: dict[str, Any] = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .. import faults, late
 from ..ledgers.base import Ledger, Line, Refusal
+from . import refusals
 from .claims import AtLimit
 from .errors import who
 from .holds import line
@@ -167,9 +168,7 @@ def _refused(
     usd = (usd_spent / NANO, None if usd_limit is None else usd_limit / NANO)
     if usd_limit is None and budget is not None and claim.part is None:
         usd = (budget.spent, budget.max_usd)  # the run is free, and took nothing of them
-    retry = _seconds(refusal.frees_at, now)
-    if retry is None and claim.resets_at is not None:
-        retry = max(0.0, claim.resets_at - now / 1_000_000)
+    frees = refusals.frees_at(claim, refusal)
     return ToolBudgetExceededError(
         name,
         calls_used,
@@ -179,7 +178,7 @@ def _refused(
         price=price(budget) / NANO,
         budget=claim.name,
         scope=claim.scope,
-        retry_after=retry,
+        retry_after=None if frees is None else max(0.0, frees - now / 1_000_000),
         part=None if claim.part is None else claim.part.label,
     )
 
