@@ -7,11 +7,9 @@ waiting. Nothing here waits inside a span processor.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +20,7 @@ from .. import context, faults
 from . import refusals
 from .around import around
 from .asking import Exceeded, Questions, allowance_of
+from .bells import ThreadBell, async_bell
 from .claims import AtLimit, Claim
 from .queues import Ticket
 
@@ -171,15 +170,8 @@ def _stopped(here: Context) -> bool:
 
 def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> None:
     """`patiently` for a thread: it sleeps, and what it asks must answer at once."""
-    bell = threading.Lock()  # an event has a lock of its own, which a signal's handler in this thread may meet
-    bell.acquire()
-
-    def wake() -> bool:
-        with suppress(RuntimeError):  # it was rung already
-            bell.release()
-        return True
-
-    steps = patiently(gate, call, here, budgets, wake)
+    bell = ThreadBell()
+    steps = patiently(gate, call, here, budgets, bell.ring)
     answer: Any = None
     try:
         while True:
@@ -189,7 +181,7 @@ def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> N
                 return
             answer = None
             if isinstance(step, Wait):
-                bell.acquire(timeout=step.seconds)
+                bell.wait(step.seconds)
             else:
                 answer = _asked(step)
                 if isawaitable(answer):
@@ -208,21 +200,8 @@ def wait_sync(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> N
 
 async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget]) -> None:
     """`patiently` for a task: it never blocks the event loop, and what it asks may be async."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # another event loop than asyncio's: there is no way to wait in it
-        gate.admit(call, here)
-        return
-    woken = asyncio.Event()
-
-    def wake() -> bool:
-        try:
-            loop.call_soon_threadsafe(woken.set)
-        except RuntimeError:  # the loop was closed, and the task will never go on
-            return False
-        return True
-
-    steps = patiently(gate, call, here, budgets, wake)
+    bell = async_bell()
+    steps = patiently(gate, call, here, budgets, bell.ring)
     answer: Any = None
     try:
         while True:
@@ -232,11 +211,7 @@ async def wait_async(gate: Gate, call: Call, here: Context, budgets: list[Budget
                 return
             answer = None
             if isinstance(step, Wait):
-                # `wait_for` of Python 3.11 swallows a cancellation that comes as it is woken: the call would be sent.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(step.seconds):
-                        await woken.wait()
-                woken.clear()
+                await bell.wait(step.seconds)
             else:
                 answer = _asked(step)
                 if isawaitable(answer):
