@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -117,12 +118,13 @@ def told(seconds: float = PATIENCE) -> bool:
     """
     flush()
     thread = _thread
-    if locks.busy() or thread is None or thread is threading.current_thread() or not thread.is_alive():
+    if locks.busy() or thread is None or not thread.is_alive() or getattr(_mine, "telling", False):
         return _telling.empty()
-    done = threading.Event()
-    _telling.put(done.set)
+    until = time.monotonic() + seconds
+    begun = threading.Event()
+    _telling.put(begun.set)
     _bell.put(None)
-    return done.wait(seconds)
+    return begun.wait(seconds) and all(each.wait(until - time.monotonic()) for each in tuple(_being_told))
 
 
 def relieve() -> None:
@@ -147,10 +149,13 @@ def tell(callback: Callable[[], object]) -> None:
 @contextmanager
 def _telling_now() -> Iterator[None]:
     telling = threading.Event()
+    before = getattr(_mine, "telling", False)
+    _mine.telling = True
     _being_told.add(telling)
     try:
         yield
     finally:
+        _mine.telling = before
         _being_told.discard(telling)
         telling.set()
 

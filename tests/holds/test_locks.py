@@ -375,6 +375,20 @@ class TestCallbacks:
         finally:
             shekel.ShekelInstrumentor().uninstrument()
 
+    def test_what_is_told_may_itself_flush(self) -> None:
+        told, seconds = threading.Event(), list[float]()
+
+        def callback() -> None:
+            before = time.monotonic()
+            late.told()
+            seconds.append(time.monotonic() - before)
+            told.set()
+
+        late.start()
+        late.put(lambda: late.tell(callback))
+        assert told.wait(30)
+        assert seconds[0] < late.PATIENCE / 2
+
     def test_the_end_of_the_program_waits_for_what_is_being_told(self) -> None:
         """Or the span of a stream that was dropped last would go with the thread that tells of it."""
         begun, told = threading.Event(), list[bool]()

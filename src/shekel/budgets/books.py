@@ -15,7 +15,7 @@ from .. import locks
 from ..settlement import Cost
 from .amounts import happened
 from .limits import NANO
-from .unread import Part, Unread
+from .unreported import Part, Unreported
 
 if TYPE_CHECKING:
     from ..call import Call
@@ -47,7 +47,7 @@ class Books:
         self.by_tool: dict[str, dict[str, Any]] = {}
         self.tool_count = self.tool_total = 0
         self.shadow_calls = self.shadow = 0
-        self.unread = Unread()  # the exposure of what ended
+        self.unreported = Unreported()  # the exposure of what ended
         self.peak: float = 0
         self.switched_at: int | None = None
 
@@ -74,7 +74,7 @@ class Books:
             part = None
             if share:
                 now = call.moment()
-                part = self.unread.add(share, [each for each in call.claims if each.account is whose], now)
+                part = self.unreported.add(share, [each for each in call.claims if each.account is whose], now)
                 self.peak = self.greatest(now)
             booked = (self.cleared, innermost, fell_back, share, part)
             if amount == 0 and not happened(call, cost):
@@ -110,8 +110,8 @@ class Books:
     def tool(self, name: str, amount: int, now: int, *, innermost: bool, counts: bool = True) -> None:
         """A tool runs, and is charged that amount; it is not counted where it has been."""
         with locks.books:
-            if self.unread:
-                self.unread.came(now, busy=bool(self.open))
+            if self.unreported:
+                self.unreported.came(now, busy=bool(self.open))
             self.tool_count += counts
             self.tool_total += amount
             self.total += amount
@@ -184,8 +184,8 @@ class Books:
     def exposure(self, now: int) -> float:
         """By how much spending may exceed the limit at worst, at a time in microseconds since the epoch."""
         opened = list(self.open.values())
-        unread = self.unread.at(now, busy=bool(opened)) if self.unread else 0
-        return unread + sum(call.exposed(index) for call, index in opened)
+        ended = self.unreported.at(now, busy=bool(opened)) if self.unreported else 0
+        return ended + sum(call.exposed(index) for call, index in opened)
 
     def greatest(self, now: int) -> float:
         """The greatest finite exposure so far, that of now included."""
@@ -194,8 +194,8 @@ class Books:
 
     def _came(self, call: Call) -> int:
         """A call begins or ends. Returns the time, 0 where nobody asks for it."""
-        if not self.unread:
+        if not self.unreported:
             return 0
         now = call.moment()
-        self.unread.came(now, busy=bool(self.open))
+        self.unreported.came(now, busy=bool(self.open))
         return now

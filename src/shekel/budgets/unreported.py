@@ -1,4 +1,4 @@
-"""Unread: what calls that ended without usage can have cost beyond their charge, for as long as a limit counts them.
+"""Unreported: what calls that ended without usage can have cost beyond their charge, while a limit counts them.
 
 Theory of operation. Such a call counts as long as its charge does: where a budget has several limits in USD, until the
 last of them has forgotten it. So it stands in a part with all that go at the same time: a moment that is known when it
@@ -41,7 +41,7 @@ class Part:
             self.nano += int(share)
 
 
-class Unread:
+class Unreported:
     """The parts of one budget. Times are in microseconds since the epoch; an earlier one counts as the last."""
 
     __slots__ = ("_last", "_next", "_parts")

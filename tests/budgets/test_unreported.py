@@ -14,7 +14,7 @@ import shekel
 from shekel import budget
 from shekel.budgets.claims import Claim
 from shekel.budgets.limits import Unit
-from shekel.budgets.unread import Unread
+from shekel.budgets.unreported import Unreported
 from shekel.budgets.windows import Calendar, Session, Sliding
 from shekel.ledgers.base import Line
 from shekel.ledgers.memory import MemoryLedger
@@ -33,7 +33,7 @@ class World:
 
     def __init__(self, windows: list[Any]) -> None:
         self.windows = windows
-        self.unread = Unread()
+        self.unreported = Unreported()
         self.ledger = MemoryLedger()
         self.open: dict[str, list[Claim]] = {}
         self.now = int(datetime(2026, 12, 31, 22, 50, tzinfo=UTC).timestamp()) * MICRO
@@ -55,22 +55,22 @@ class World:
         ]
 
     def admit(self, name: str) -> None:
-        self.unread.came(self.now, busy=bool(self.open))
+        self.unreported.came(self.now, busy=bool(self.open))
         self.open[name] = claims = self.claims()
         lines = [Line(c.meter, None, 0, window=c.window, slides=c.slides, until=c.until) for c in claims]
         self.ledger.admit(name, 0, 0, lines, self.now)
 
     def settle(self, name: str, share: int) -> Any:
-        self.unread.came(self.now, busy=bool(self.open))
+        self.unreported.came(self.now, busy=bool(self.open))
         claims = self.open.pop(name)
         self.ledger.settle(name, {claim.meter: share for claim in claims}, self.now)
-        return self.unread.add(share, claims, self.now) if share else None
+        return self.unreported.add(share, claims, self.now) if share else None
 
     def counted(self) -> list[int]:
         return [self.ledger.read(self.meter(number), self.now).settled for number in range(len(self.windows))]
 
     def stated(self) -> float:
-        return self.unread.at(self.now, busy=bool(self.open))
+        return self.unreported.at(self.now, busy=bool(self.open))
 
 
 STEPS = st.lists(
