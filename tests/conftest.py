@@ -88,6 +88,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep it out again after the tests of a file that has thawed it."""
+    if (nextitem is None or nextitem.path != item.path) and not gc.get_freeze_count():
+        pytest_collection_finish()
+
+
 def pytest_report_header() -> str:
     """Say whether the recorded traffic is there, as many tests are skipped where it is not."""
     directory = os.environ.get("SHEKEL_REPLAY")

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("app.py")
 def answers(seen: RequestSeen) -> Reply | None:
     """Long and slow answers of the model whose streams are left and cut, so that they are caught on the way."""
     body = seen.body if isinstance(seen.body, dict) else {}
-    return Reply(output_tokens=400, pace=0.001) if body.get("model") == "gpt-4.1-nano" else None
+    return Reply(output_tokens=4_000, pace=0.001) if body.get("model") == "gpt-4.1-nano" else None
 
 
 class App:
