@@ -153,6 +153,35 @@ def test_a_budget_lets_it_go(
     assert b.peak_exposure == pytest.approx(exposure), "of one window, not of two"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "over"),
+    [
+        ({"max_usd": "$2/day on gpt-4o-mini"}, DAY),
+        ({"max_velocity": "$1/min"}, 62),
+    ],
+)
+def test_what_only_counts_does_not_keep_it(
+    provider: FakeProvider, client: openai.OpenAI, clock: Clock, arguments: dict[str, Any], over: float
+) -> None:
+    with budget(**arguments) as b:
+        lose(provider, client)
+        assert b.exposure > 0
+        clock.advance(over)
+        assert b.exposure == 0
+
+
+def test_the_runs_of_a_tool_do_not_keep_it(provider: FakeProvider, client: openai.OpenAI, clock: Clock) -> None:
+    @shekel.tool
+    def search() -> None:
+        lose(provider, client)
+
+    with budget("$1/day").tool("search", max_calls=20) as b:
+        search()
+        assert b.exposure > 0
+        clock.advance(DAY)
+        assert b.exposure == 0
+
+
 @pytest.mark.parametrize("spec", ["$1", "100 calls/hr"])
 def test_without_a_window_it_stays(provider: FakeProvider, client: openai.OpenAI, clock: Clock, spec: str) -> None:
     with budget(spec) as b:

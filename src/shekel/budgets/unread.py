@@ -1,9 +1,10 @@
 """Unread: what calls that ended without usage can have cost beyond their charge, for as long as a limit counts them.
 
 Theory of operation. Such a call counts as long as its charge does: where a budget has several limits in USD, until the
-last of them has forgotten it. So it stands in a part with all that go at the same time: a moment that is known when it
-ends (its calendar period, or the slot of its sliding window), or the end of the session, which moves. There are 65
-parts at most for each window that slides. One part too many would be a bound that is too high; none goes too early.
+last of them has forgotten it; a meter without a limit keeps it only where no other counts it. So it stands in a part
+with all that go at the same time: a moment that is known when it ends (its calendar period, or the slot of its sliding
+window), or the end of the session, which moves. There are 65 parts at most for each window that slides. One part too
+many would be a bound that is too high; none goes too early.
 """
 
 from __future__ import annotations
@@ -109,9 +110,10 @@ class Unread:
 def _lasts(claims: Iterable[Claim], now: int) -> tuple[int, int]:
     """How long limits in USD count what ends at a time: until when, and the idle time of a session."""
     until = idle = 0
-    for claim in claims:
-        if claim.unit is not Unit.USD:
-            continue
+    limits = [claim for claim in claims if claim.unit is Unit.USD and claim.limit is not None]
+    if not limits:
+        return FOREVER, 0
+    for claim in limits:
         if not claim.window:
             return FOREVER, 0
         if claim.slides:
