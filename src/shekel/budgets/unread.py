@@ -43,7 +43,8 @@ class Part:
 
 
 class Unread:
-    """The parts of one budget. Times are in microseconds since the epoch; an earlier one counts as the last."""
+    """The parts of one budget. Times are in microseconds since the epoch; what ends earlier than others came, as where
+    the clock was set back, ends when those did: so it is in a ledger."""
 
     __slots__ = ("_last", "_next", "_parts")
 
@@ -66,13 +67,13 @@ class Unread:
         Returns:
             where it stands, for a correction.
         """
+        now = self._last = max(self._last, now)
         key = until, idle = _lasts(claims, now)
         part = self._parts.get(key)
         if part is None:
             part = self._parts[key] = Part(until, idle)
             self._next = min(self._next, 0 if idle else until)
         part.add(share)
-        self._last = max(self._last, now)
         return part
 
     def at(self, now: int, *, busy: bool) -> float:
