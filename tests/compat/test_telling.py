@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import shekel
 from shekel import BudgetExceededError, budget, tool, with_budget
 from shekel.testing import Clock, FakeProvider
 
@@ -123,6 +124,12 @@ class TestSummary:
         assert "Status: EXCEEDED" in b.summary()
         clock.advance(86_400)
         assert "Status: OK" in b.summary()
+
+    def test_what_the_program_recorded_without_a_model_is_called_so(self) -> None:
+        with budget() as b:
+            shekel.record(0.02)
+        assert b.summary().splitlines()[-1] == "  no model: 1 calls, $0.0200"
+        assert b.summary().splitlines()[-2].split()[1:3] == ["no", "model"]
 
     def test_a_small_limit_is_not_shown_as_nothing(self) -> None:
         with budget(max_usd=0.0005, name="small") as b:

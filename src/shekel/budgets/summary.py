@@ -12,6 +12,9 @@ from .slots import LimitState
 SHOWN_CALLS = 100
 """How many of the last calls are listed; the totals are of all."""
 
+NAMELESS = "no model"
+"""What stands for the model where the program recorded spending of none."""
+
 
 def summary_of(name: str | None, data: Mapping[str, Any], limits: Sequence[LimitState], *, windowed: bool) -> str:
     """A summary in lines: the whole, the limits, the calls, the models, the tools.
@@ -47,13 +50,14 @@ def _lines(name: str | None, data: Mapping[str, Any], limits: Sequence[LimitStat
         first = data["total_calls"] - len(calls) + 1
         for number, call in enumerate(calls, first):
             mark = "  fallback" if call["fallback"] else ""
+            model = call["model"] or NAMELESS
             yield (
-                f"  {number:>6}  {call['model']:<28} {call['input_tokens']:>9,} {call['output_tokens']:>9,} "
+                f"  {number:>6}  {model:<28} {call['input_tokens']:>9,} {call['output_tokens']:>9,} "
                 f"{_usd(call['cost']):>11}{mark}"
             )
     for model, row in data["by_model"].items():
         role = " (fallback)" if row["fallback"] else ""
-        yield f"  {model}{role}: {row['calls']} calls, {_usd(row['cost'])}"
+        yield f"  {model or NAMELESS}{role}: {row['calls']} calls, {_usd(row['cost'])}"
     if data["switched_at_usd"] is not None:
         yield f"  Switched at {_usd(data['switched_at_usd'])} to {data['fallback_model']}"
     if data["tool_calls_used"] or data["tool_calls_limit"] is not None:
