@@ -112,6 +112,7 @@ class Call(Streamed):
     __slots__ = (
         "__weakref__",
         "_came_with",
+        "_end",
         "_open",
         "adopted",
         "aftermath",
@@ -207,6 +208,7 @@ class Call(Streamed):
         self.wall = wall
         self.started_wall = wall()
         self.ended: float | None = None
+        self._end: int | None = None
 
         self.decided = False
         self.refusal: BudgetExceededError | ValueError | None = None
@@ -287,8 +289,14 @@ class Call(Streamed):
         return self.gate.balance(claim)
 
     def moment(self) -> int:
-        """The time now, in microseconds since the epoch: the wall clock of the start, and the steady one since."""
-        return int((self.started_wall + ((self.ended or self.now()) - self.started)) * 1_000_000)
+        """The time now, or that of its end, in microseconds since the epoch.
+
+        It is the clock on the wall, which stands where others look, also after the machine has slept. Where that was
+        set back, it is the time of the start and what has passed since.
+        """
+        if self._end is not None:
+            return self._end
+        return int(max(self.wall(), self.started_wall + (self.now() - self.started)) * 1_000_000)
 
     def undecided(self) -> None:
         """The call was refused, holds nothing, and may ask again: for the model that it came for."""
@@ -358,6 +366,7 @@ class Call(Streamed):
             self._open.pop()
         except IndexError:
             return False
+        self._end = self.moment()
         self.ended = self.now()
         open_calls.pop(self.id, None)
         if answer is None and self.reader is not None:

@@ -178,11 +178,12 @@ class Runtime:
                 add = getattr(provider, "add_span_processor", None)
                 if add is None or provider in self._processors:
                     continue
-                from .doors.processor import ShekelSpanProcessor
+                from .doors.processor import ShekelSpanProcessor, end_first
 
                 processor = ShekelSpanProcessor(self)
                 self._processors[provider] = processor
                 add(processor)
+                end_first(provider)
             self._seen = now
         finish_before_providers()
 

@@ -133,6 +133,24 @@ class TestEachUnitAlone:
         assert error.retry_after is not None
         assert 0 < error.retry_after <= 31 * 86_400 + 3600
 
+    @pytest.mark.parametrize("at_limit", ["raise", "finish"])
+    @pytest.mark.parametrize(("window", "most"), [("month tz=Europe/Berlin", 31 * 86_400 + 3600), ("hr", 3660)])
+    def test_a_stream_that_alone_used_up_a_window_says_when_there_is_room_again(
+        self, provider: FakeProvider, client: openai.OpenAI, window: str, most: float, at_limit: str
+    ) -> None:
+        provider.default = Reply(output_tokens=2_000)
+        with budget(f"$0.0003/{window}", at_limit=at_limit) as b:
+            with pytest.raises(BudgetExceededError) as ended:
+                list(stream(client))
+            error = ended.value
+            assert error.reason == ("cut" if at_limit == "raise" else "finished")
+            assert error.retry_after is not None
+            assert refused(client).retry_after == pytest.approx(error.retry_after, abs=120)
+        assert 0 < error.retry_after <= most
+        assert error.window_spent is not None
+        assert error.window_reset == b.limits()[0].resets_at
+        assert str(error).endswith(f"The window frees room in {error.retry_after:.0f} s at the earliest.")
+
     @pytest.mark.parametrize("window", ["month", "hr", "session"])
     def test_nobody_is_told_to_wait_for_what_never_fits(self, client: openai.OpenAI, window: str) -> None:
         @shekel.tool(price=0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import openai
@@ -118,6 +118,25 @@ def test_of_several_windows_the_last_that_counts_it(windows: list[Any], steps: l
             assert world.stated() == 0 or any(isinstance(each, Session) for each in windows)
 
 
+BACKWARD = st.lists(
+    st.tuples(
+        st.sampled_from(["admit", "settle", "wait"]),
+        st.integers(0, 9),
+        st.sampled_from([-4_000, -600, -60, -7, -1, 0, 1, 7, 60, 90, 600, 3_600, 4_000]),
+    ),
+    max_size=60,
+)
+
+
+@given(st.sampled_from([each for each in WINDOWS if not isinstance(each, Calendar)]), BACKWARD)
+def test_none_goes_before_the_ledger_forgets_it_where_the_clock_is_set_back(
+    window: Any, steps: list[tuple[str, int, int]]
+) -> None:
+    world = World([window])
+    for _ in walked(world, steps):
+        assert world.counted()[0] <= world.stated()
+
+
 def lose(provider: FakeProvider, client: openai.OpenAI, **more: Any) -> None:
     """A call that may have cost something, of which nobody says what."""
     provider.reply(LOST)
@@ -151,6 +170,49 @@ def test_a_budget_lets_it_go(
         lose(provider, client)
     assert b.exposure == pytest.approx(exposure)
     assert b.peak_exposure == pytest.approx(exposure), "of one window, not of two"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "over"),
+    [
+        ({"max_usd": "$2/day on gpt-4o-mini"}, DAY),
+        ({"max_velocity": "$1/min"}, 62),
+    ],
+)
+def test_what_only_counts_does_not_keep_it(
+    provider: FakeProvider, client: openai.OpenAI, clock: Clock, arguments: dict[str, Any], over: float
+) -> None:
+    with budget(**arguments) as b:
+        lose(provider, client)
+        assert b.exposure > 0
+        clock.advance(over)
+        assert b.exposure == 0
+
+
+def test_the_runs_of_a_tool_do_not_keep_it(provider: FakeProvider, client: openai.OpenAI, clock: Clock) -> None:
+    @shekel.tool
+    def search() -> None:
+        lose(provider, client)
+
+    with budget("$1/day").tool("search", max_calls=20) as b:
+        search()
+        assert b.exposure > 0
+        clock.advance(DAY)
+        assert b.exposure == 0
+
+
+def test_it_stays_as_long_as_what_is_spent_where_the_clock_was_set_back(
+    provider: FakeProvider, client: openai.OpenAI, clock: Clock
+) -> None:
+    with budget("$1/hr") as b:
+        ask(client)
+        clock.set(clock.now() - timedelta(seconds=600))
+        lose(provider, client)
+        clock.advance(HOUR + 300)
+        assert b.spent > 0
+        assert b.exposure > 0
+        clock.advance(600)
+        assert (b.spent, b.exposure) == (0, 0)
 
 
 @pytest.mark.parametrize("spec", ["$1", "100 calls/hr"])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+import shekel
 from shekel import BudgetExceededError, budget, tool, with_budget
-from shekel.testing import FakeProvider
+from shekel.testing import Clock, FakeProvider
 
 from .conftest import CENT, MODEL
 
@@ -100,6 +101,44 @@ class TestSummary:
                 ask()
                 ask()
         assert "Status: EXCEEDED" in b.summary()
+
+    def test_a_total_of_many_days_is_no_part_of_the_limit_of_one(self, ask: Ask, clock: Clock) -> None:
+        with budget("$0.02/day + 5 calls/hr", name="daily", **CENT) as b:
+            for _ in range(3):
+                clock.advance(86_400)
+                ask()
+                lines = b.summary().splitlines()
+            assert lines[:4] == [
+                "Budget daily",
+                "  Total: $0.0300, 3 calls. Status: OK",
+                "  Limit $0.02/day: $0.01 used, $0.01 left",
+                "  Limit 5 calls/hr: 1 used, 4 left",
+            ]
+
+    def test_it_says_when_a_window_is_exceeded_and_no_longer(self, ask: Ask, clock: Clock) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with budget("$0.015/day", at_limit="warn", **CENT) as b:
+                ask()
+                ask()
+        assert "Status: EXCEEDED" in b.summary()
+        clock.advance(86_400)
+        assert "Status: OK" in b.summary()
+
+    def test_what_the_program_recorded_without_a_model_is_called_so(self) -> None:
+        with budget() as b:
+            shekel.record(0.02)
+        assert b.summary().splitlines()[-1] == "  no model: 1 calls, $0.0200"
+        assert b.summary().splitlines()[-2].split()[1:3] == ["no", "model"]
+
+    def test_a_small_limit_is_not_shown_as_nothing(self) -> None:
+        with budget(max_usd=0.0005, name="small") as b:
+            b.node("fetch", max_usd=0.0001)
+        assert "Total: $0.0000 of $0.0005, 0 calls" in b.summary()
+        assert b.tree().splitlines() == [
+            "small: $0.0000 / $0.0005 (direct: $0.0000)",
+            "  [node] fetch: $0.0000 / $0.0001 (0.0%)",
+        ]
 
 
 class TestDecorator:

@@ -193,6 +193,13 @@ class TestSoft:
         assert (event.user_id, event.limited, event.model) == ("ada", "user.id=ada", MODEL)
         assert event.public_message is None
 
+    def test_a_limit_below_a_cent_is_not_told_as_nothing(self, soft: list[LimitEvent], client: openai.OpenAI) -> None:
+        shekel.configure(policies=[per("user.id", "$0.00005/day", name="small")])
+        with scope(user_id="ada"):
+            ask(client)
+        [event] = soft
+        assert event.message == "Budget 'small' for user.id=ada has used $0.000041 of $0.00005."
+
     def test_at_what_share_is_the_listeners_choice(self, client: openai.OpenAI) -> None:
         shekel.configure(policies=[per("user.id", "4 calls/day")])
         half: list[LimitEvent] = []

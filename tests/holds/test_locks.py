@@ -15,7 +15,8 @@ import httpx2
 import openai
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import shekel
 from shekel import Budget, BudgetExceededError, budget, late
@@ -345,6 +346,26 @@ class TestCallbacks:
         finally:
             instrumentor.uninstrument()
         assert len(exported) == 1
+
+    @pytest.mark.parametrize("ends", ["force_flush", "shutdown"])
+    @pytest.mark.parametrize("make", [SimpleSpanProcessor, BatchSpanProcessor])
+    def test_an_exporter_that_was_there_before_is_told_first(
+        self, provider: FakeProvider, client: openai.OpenAI, make: Any, ends: str
+    ) -> None:
+        """Providers end their processors in the order in which they came."""
+        tracing, exporter = TracerProvider(), InMemorySpanExporter()
+        tracing.add_span_processor(make(exporter))
+        shekel.ShekelInstrumentor().instrument(tracer_provider=tracing)
+        try:
+            for _ in range(3):
+                opened = client.chat.completions.create(**ASKED, stream=True)
+                next(iter(opened))
+                del opened
+                gc.collect()  # an SDK's stream is a cycle
+            getattr(tracing, ends)()
+            assert len(exporter.get_finished_spans()) == 3
+        finally:
+            shekel.ShekelInstrumentor().uninstrument()
 
     def test_a_flush_waits_no_longer_than_it_is_given(self, provider: FakeProvider, client: openai.OpenAI) -> None:
         """Whoever flushes may hold the lock that its exporter takes."""

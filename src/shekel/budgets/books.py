@@ -73,7 +73,6 @@ class Books:
             self.open.pop(call.id, None)
             part = None
             if share:
-                now = call.moment()
                 part = self.unreported.add(share, [each for each in call.claims if each.account is whose], now)
                 self.peak = self.greatest(now)
             booked = (self.cleared, innermost, fell_back, share, part)
@@ -110,8 +109,7 @@ class Books:
     def tool(self, name: str, amount: int, now: int, *, innermost: bool, counts: bool = True) -> None:
         """A tool runs, and is charged that amount; it is not counted where it has been."""
         with locks.books:
-            if self.unreported:
-                self.unreported.came(now, busy=bool(self.open))
+            self.unreported.came(now, busy=bool(self.open))
             self.tool_count += counts
             self.tool_total += amount
             self.total += amount
@@ -193,9 +191,7 @@ class Books:
         return exposure if self.peak < exposure < math.inf else self.peak
 
     def _came(self, call: Call) -> int:
-        """A call begins or ends. Returns the time, 0 where nobody asks for it."""
-        if not self.unreported:
-            return 0
+        """A call begins or ends. Returns the time."""
         now = call.moment()
         self.unreported.came(now, busy=bool(self.open))
         return now

@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from .. import context as ctx
 from ..call import Call
 from ..estimation import Estimator
-from ..ledgers.base import Balance, Ledger
+from ..ledgers.base import Balance, Ledger, Refusal
 from ..settlement import Billing, Cost
 from . import refusals
 from .admission import Admission
@@ -175,7 +175,8 @@ class Gate(Admission):
         balance = self.ledger.read(claim.meter, now)
         assert claim.limit is not None
         if claim.meter in call.overdrawn and balance.settled > claim.limit:
-            call.aftermath = refusals.finished(call, claim, balance)
+            least = self.ledger.look(0, 0, [line(claim, 1)], now)
+            call.aftermath = refusals.finished(call, claim, balance, least if isinstance(least, Refusal) else None)
         if claim.row is not None:
             claim.row.settled(call, claim, balance, now)
         if self.watched is not None:

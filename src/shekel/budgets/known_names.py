@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from .. import late
 from . import wiring
+from .claims import AtLimit
 from .family import Family
 from .limits import NANO, Unit
 from .loops import LoopGuard
@@ -270,8 +271,10 @@ class KnownNames(Readings):
         }
 
     def summary(self) -> str:
-        """What `summary_data` says, as text for a person."""
-        return summary_of(self.name, self.summary_data())
+        """What `summary_data` says, as text for a person; where limits count within windows, how far they are used up
+        now."""
+        windowed = any(slot.window and slot.at_limit is not AtLimit.WARN for slot in self._slots)
+        return summary_of(self.name, self.summary_data(), self.limits(), windowed=windowed)
 
     @property
     def max_llm_calls(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..ledgers.cells import slides_out
 from .errors import (
     BudgetExceededError,
     BudgetPausedError,
@@ -58,17 +59,29 @@ def frees_at(claim: Claim, refusal: Refusal) -> float | None:
     return None if never else claim.resets_at
 
 
+def starts_anew(claim: Claim, now: int) -> float | None:
+    """The Unix time in seconds at which nothing counts any more of what is settled by now; None where all of it stays.
+
+    Args:
+        claim: says what is counted.
+        now: microseconds since the epoch.
+    """
+    return slides_out(now, claim.window) / 1_000_000 if claim.slides else claim.resets_at
+
+
 def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceededError:
     """The budget has no room for the call, or (`cut`) for more output of its stream."""
     claim = next(c for c in call.claims if c.meter == refusal.line.meter)
     balance = refusal.balance
     by = scale(claim.unit)
-    now = call.moment() / 1_000_000
+    now = call.moment()
     frees = frees_at(claim, refusal)
+    if frees is None and cut:  # the stream has used all of it alone; a new one may do so again
+        frees = starts_anew(claim, now)
     windowed = claim.resets_at is not None or claim.window > 0
     spent = balance.settled + (running(call, claim) if cut else 0)
     arguments: dict[str, Any] = {
-        "retry_after": None if frees is None else max(0.0, frees - now),
+        "retry_after": _until(frees, now),
         "window_spent": balance.settled / by if windowed else None,
         "exceeded_counter": COUNTERS.get(claim.unit, claim.unit.value),
         "budget": claim.name,
@@ -87,6 +100,10 @@ def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceed
     if claim.part is not None:
         return claim.part.error(spent / by, claim.whole / by, model=call.model, tokens=tokens, **arguments)
     return BudgetExceededError(spent / by, claim.whole / by, call.model, tokens, **arguments)
+
+
+def _until(frees: float | None, now: int) -> float | None:
+    return None if frees is None else max(0.0, frees - now / 1_000_000)
 
 
 def running(call: Call, claim: Claim) -> int:
@@ -161,9 +178,17 @@ def in_between(call: Call, claim: Claim) -> BudgetExceededError:
     )
 
 
-def finished(call: Call, claim: Claim, balance: Balance) -> BudgetExceededError:
-    """The stream was let end, and has carried the budget over its limit."""
+def finished(call: Call, claim: Claim, balance: Balance, refusal: Refusal | None) -> BudgetExceededError:
+    """The stream was let end, and has carried the budget over its limit.
+
+    Args:
+        call: the stream's.
+        claim: the limit.
+        balance: what its meter shows.
+        refusal: what the least that anybody could ask for would be answered.
+    """
     by = scale(claim.unit)
+    windowed = claim.resets_at is not None or claim.window > 0
     return BudgetExceededError(
         balance.settled / by,
         claim.whole / by,
@@ -172,6 +197,8 @@ def finished(call: Call, claim: Claim, balance: Balance) -> BudgetExceededError:
         budget=claim.name,
         scope=claim.scope,
         held=balance.held / by,
+        retry_after=None if refusal is None else _until(frees_at(claim, refusal), call.moment()),
+        window_spent=balance.settled / by if windowed else None,
         window_reset=claim.resets_at,
         reason="finished",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .errors import money
+
 if TYPE_CHECKING:
     from .budget import Budget
 
@@ -15,7 +17,7 @@ def tree_of(budget: Budget) -> str:
 
 
 def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) -> Iterator[str]:
-    limit = "track-only" if budget.limit is None else f"${budget.limit:.2f}"
+    limit = "track-only" if budget.limit is None else money(budget.limit)
     mark = " [ACTIVE]" if active else ""
     yield (f"{indent}{budget.label}{mark}: ${budget.spent:.4f} / {limit} (direct: ${budget.spent_direct:.4f})")
     indent += "  "
@@ -23,7 +25,7 @@ def _lines(budget: Budget, indent: str, above: frozenset[int], *, active: bool) 
         spent = budget.part_spent(part)
         line = f"{indent}[{part.kind}] {part.name}: ${spent:.4f}"
         if part.max_usd is not None:
-            line += f" / ${part.max_usd:.2f} ({spent / part.max_usd:.1%})"
+            line += f" / {money(part.max_usd)} ({spent / part.max_usd:.1%})"
         yield line if part.calls is None else f"{line}, {budget.part_runs(part)} of {part.calls} runs"
     above |= {id(budget)}
     entered = {id(each) for each in budget.family.active}

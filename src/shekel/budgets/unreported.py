@@ -1,9 +1,10 @@
 """Unreported: what calls that ended without usage can have cost beyond their charge, while a limit counts them.
 
 Theory of operation. Such a call counts as long as its charge does: where a budget has several limits in USD, until the
-last of them has forgotten it. So it stands in a part with all that go at the same time: a moment that is known when it
-ends (its calendar period, or the slot of its sliding window), or the end of the session, which moves. There are 65
-parts at most for each window that slides. One part too many would be a bound that is too high; none goes too early.
+last of them has forgotten it; a meter without a limit keeps it only where no other counts it. So it stands in a part
+with all that go at the same time: a moment that is known when it ends (its calendar period, or the slot of its sliding
+window), or the end of the session, which moves. There are 65 parts at most for each window that slides. One part too
+many would be a bound that is too high; none goes too early.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Part:
 
 
 class Unreported:
-    """The parts of one budget. Times are in microseconds since the epoch; an earlier one counts as the last."""
+    """The parts of one budget. Times are in microseconds since the epoch; what ends earlier than others came, as where
+    the clock was set back, ends when those did: so it is in a ledger."""
 
     __slots__ = ("_last", "_next", "_parts")
 
@@ -65,13 +67,13 @@ class Unreported:
         Returns:
             where it stands, for a correction.
         """
+        now = self._last = max(self._last, now)
         key = until, idle = _lasts(claims, now)
         part = self._parts.get(key)
         if part is None:
             part = self._parts[key] = Part(until, idle)
             self._next = min(self._next, 0 if idle else until)
         part.add(share)
-        self._last = max(self._last, now)
         return part
 
     def at(self, now: int, *, busy: bool) -> float:
@@ -109,9 +111,10 @@ class Unreported:
 def _lasts(claims: Iterable[Claim], now: int) -> tuple[int, int]:
     """How long limits in USD count what ends at a time: until when, and the idle time of a session."""
     until = idle = 0
-    for claim in claims:
-        if claim.unit is not Unit.USD:
-            continue
+    limits = [claim for claim in claims if claim.unit is Unit.USD and claim.limit is not None]
+    if not limits:
+        return FOREVER, 0
+    for claim in limits:
         if not claim.window:
             return FOREVER, 0
         if claim.slides:

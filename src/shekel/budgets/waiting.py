@@ -131,7 +131,7 @@ def patiently(
                 return
             frees = claim.resets_at if refusal.frees_at is None else refusal.frees_at / 1_000_000
             if frees is not None:
-                left = min(left, max(LEAST_WAIT, frees - call.wall()))
+                left = min(left, max(LEAST_WAIT, frees - call.moment() / 1_000_000))
             elif claim.window > 0:  # it starts anew when nothing happens for so long, and says nothing then
                 left = min(left, LOOK_AGAIN)
             call.undecided()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..budgets.errors import BudgetExceededError
+from ..budgets.errors import BudgetExceededError, money
 from ..budgets.limits import Unit
 from ..budgets.part_errors import ToolBudgetExceededError
 from . import names
@@ -232,7 +232,8 @@ def threshold_event(
     who = f"Budget {claim.name!r}" if claim.name else "The budget"
     whose = f" for {claim.scope}" if claim.scope else ""
     unit = claim.unit.value.replace("_", " ")
-    state = f"${used / by:.4f} of ${limit:.2f}" if claim.unit is Unit.USD else f"{used:,} of {claim.limit:,} {unit}"
+    usd = claim.unit is Unit.USD
+    state = f"{money(used / by)} of {money(limit)}" if usd else f"{used:,} of {claim.limit:,} {unit}"
     return LimitEvent(
         status="soft",
         decision="warning",
