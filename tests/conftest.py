@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -80,6 +81,12 @@ def claude(provider: FakeProvider) -> Iterator[anthropic.Anthropic]:
     """The same for the other SDK."""
     with anthropic.Anthropic(base_url=provider.anthropic_url, api_key="test", max_retries=0) as client:
         yield client
+
+
+def pytest_configure() -> None:
+    """Tests press Ctrl+C. A shell lets what it runs in the background ignore that, and Python keeps to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -144,20 +145,50 @@ def lose(provider: FakeProvider, client: openai.OpenAI, **more: Any) -> None:
         ask(client, **more)
 
 
+@pytest.mark.parametrize("windows", [[Session(600), Session(60)], [Session(60), Session(600)]], ids=str)
+def test_of_two_sessions_the_longer(windows: list[Any]) -> None:
+    world = World(windows)
+    world.admit("call")
+    world.settle("call", 1_000)
+    world.now += 599 * MICRO
+    assert world.stated() == max(world.counted()) == 1_000
+    world.now += MICRO
+    assert world.stated() == max(world.counted()) == 0
+
+
+def test_what_nothing_bounds_goes_and_is_corrected_too() -> None:
+    world = World([Sliding(90)])
+    world.admit("bounded")
+    world.settle("bounded", 1_000)
+    part = world.unreported.add(math.inf, world.claims(), world.now)
+    other = world.unreported.add(math.inf, world.claims(), world.now)
+    assert world.stated() == math.inf
+    part.add(-math.inf)
+    assert world.stated() == math.inf
+    other.add(-math.inf)
+    assert world.stated() == 1_000
+    world.unreported.add(math.inf, world.claims(), world.now)
+    world.now += 90 * 65 // 64 * MICRO + 2 * MICRO
+    assert world.stated() == 0
+
+
 @pytest.mark.parametrize(
-    ("spec", "within", "over"),
+    ("spec", "begin", "within", "over"),
     [
-        ("$1/hr", HOUR, HOUR * 65 // 64 + 1),
-        ("$1/day", HOUR, DAY),
-        ("$1/session idle=20min", 20 * 60 - 5, 20 * 60 + 1),
-        ("$1/hr + $5/day", HOUR * 65 // 64 + 1, DAY),
-        ("$1/hr + 5 calls/day", HOUR, HOUR * 65 // 64 + 1),
+        ("$1/hr", "12:00", HOUR, HOUR * 65 // 64 + 1),
+        ("$1/day", "12:00", HOUR, DAY),
+        ("$1/session idle=20min", "12:00", 20 * 60 - 5, 20 * 60 + 1),
+        ("$1/hr + $5/day", "12:00", HOUR * 65 // 64 + 1, DAY),
+        ("$5/day + $1/hr", "12:00", HOUR * 65 // 64 + 1, DAY),
+        ("$1/hr + $5/day", "23:50", HOUR, HOUR * 65 // 64 + 1),
+        ("$5/day + $1/hr", "23:50", HOUR, HOUR * 65 // 64 + 1),
+        ("$1/hr + 5 calls/day", "12:00", HOUR, HOUR * 65 // 64 + 1),
     ],
 )
 def test_a_budget_lets_it_go(
-    provider: FakeProvider, client: openai.OpenAI, clock: Clock, spec: str, within: float, over: float
+    provider: FakeProvider, client: openai.OpenAI, clock: Clock, spec: str, begin: str, within: float, over: float
 ) -> None:
-    clock.set(datetime(2026, 12, 30, 12, 0, tzinfo=UTC))
+    clock.set(datetime.fromisoformat(f"2026-12-30T{begin}Z"))
     with budget(spec) as b:
         lose(provider, client)
     exposure = b.exposure
