@@ -308,3 +308,34 @@ class TestPerModel:
         assert error.exceeded_counter == "llm_calls"
         assert {each.model: each.used for each in b.limits() if each.model} == {"gpt-4o": 1, MODEL: 2}
         assert all(each.held == 0 for each in b.limits())
+
+
+class TestAnInputThatWasEstimatedTooLow:
+    """Messages says how long the input was before the first word: from the next slice on the stream holds for that."""
+
+    LONG = Reply(input_tokens=50_000, output_tokens=2_000, pace=0.001)
+
+    def test_it_is_held_for(self, provider: FakeProvider, claude: anthropic.Anthropic) -> None:
+        provider.default = self.LONG
+        with budget("$1 + 1M input tokens + 1M tokens") as b:
+            with claude.messages.create(model=CLAUDE, max_tokens=2_000, messages=HELLO, stream=True) as events:
+                for _ in zip(range(500), events, strict=False):
+                    pass
+                money, tokens_in, tokens = b.limits()
+                assert money.held >= 50_000 * 1e-6
+                assert tokens_in.held == 50_000
+                assert tokens.held > 50_000
+
+    @pytest.mark.parametrize("limit", ["$0.04", "40k input tokens", "40k tokens"])
+    def test_the_stream_is_cut_where_that_does_not_fit(
+        self, provider: FakeProvider, claude: anthropic.Anthropic, limit: str
+    ) -> None:
+        provider.default = self.LONG
+        seen = 0
+        with budget(limit) as b, pytest.raises(BudgetExceededError) as cut:
+            for _ in claude.messages.create(model=CLAUDE, max_tokens=2_000, messages=HELLO, stream=True):
+                seen += 1
+        assert cut.value.reason == "cut"
+        assert seen < 600, "a slice or two were under way"
+        assert nano(b.spent) >= 50_000 * 1_000
+        assert b.held == 0
