@@ -120,6 +120,30 @@ def test_a_last_attempt_that_does_not_tell_its_usage_takes_the_tokens_of_one() -
     assert b.limits()[-1].used == 64
 
 
+def test_a_stream_that_is_dropped_takes_the_tokens_of_the_attempts_before_it_too() -> None:
+    """Of three attempts that were held for, one timed out, and one was answered and dropped before its usage came."""
+    with FakeProvider() as provider, sync_client(provider.openai_url, retries=2, timeout=0.3) as client:
+        provider.reply(Reply(stall_after=-1), Reply())
+        with budget(mode="strict", max_output_tokens=1_000) as b:
+            with client.chat.completions.create(**ASKED, stream=True) as stream:
+                next(iter(stream))
+    assert b.limits()[-1].used == 2 * 64
+
+
+@pytest.mark.parametrize("mode", ["sliced", "strict"])
+@pytest.mark.parametrize("refusal", [400, 503])
+def test_tokens_of_a_timeout_are_charged_also_where_the_retry_is_refused(mode: str, refusal: int) -> None:
+    forget_what_was_learnt()
+    with FakeProvider() as provider:
+        with sync_client(provider.openai_url, retries=1, timeout=0.3) as client:
+            provider.reply(Reply(stall_after=-1, keep_generating=True), Reply(status=refusal))
+            with budget(mode=mode, max_output_tokens=1_000) as b, pytest.raises(openai.APIStatusError):
+                client.chat.completions.create(**ASKED)
+        provider.wait_idle()
+        made = sum(attempt.output_tokens for attempt in provider.bill)
+    assert b.limits()[-1].used == made == 64
+
+
 @pytest.mark.parametrize("mode", ["sliced", "expected"])
 def test_tokens_of_a_timeout_are_charged_beside_the_retry(mode: str) -> None:
     forget_what_was_learnt()
