@@ -206,7 +206,7 @@ class TestEndpoint:
         assert site.service.budget_of("erin").calls_used == 1
 
     def test_a_client_that_leaves_gives_the_hold_back_and_is_charged(self, site: Site, way: str) -> None:
-        site.service.provider.default = Reply(output_tokens=1000, pace=0.005)
+        site.service.provider.default = Reply(output_tokens=10_000, pace=0.005)
         with site.client.stream("GET", f"{site.url}/{way}/frank") as answer:
             for read, _ in enumerate(line for line in answer.iter_lines() if line.startswith("data:")):
                 if read >= 10:
