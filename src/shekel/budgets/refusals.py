@@ -81,7 +81,7 @@ def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceed
     windowed = claim.resets_at is not None or claim.window > 0
     spent = balance.settled + (running(call, claim) if cut else 0)
     arguments: dict[str, Any] = {
-        "retry_after": _until(frees, now),
+        "retry_after": seconds_until(frees, now),
         "window_spent": balance.settled / by if windowed else None,
         "exceeded_counter": COUNTERS.get(claim.unit, claim.unit.value),
         "budget": claim.name,
@@ -102,7 +102,8 @@ def exceeded(call: Call, refusal: Refusal, *, cut: bool = False) -> BudgetExceed
     return BudgetExceededError(spent / by, claim.whole / by, call.model, tokens, **arguments)
 
 
-def _until(frees: float | None, now: int) -> float | None:
+def seconds_until(frees: float | None, now: int) -> float | None:
+    """The seconds from a time in microseconds to one in seconds, at least 0; None for None."""
     return None if frees is None else max(0.0, frees - now / 1_000_000)
 
 
@@ -197,7 +198,7 @@ def finished(call: Call, claim: Claim, balance: Balance, refusal: Refusal | None
         budget=claim.name,
         scope=claim.scope,
         held=balance.held / by,
-        retry_after=None if refusal is None else _until(frees_at(claim, refusal), call.moment()),
+        retry_after=None if refusal is None else seconds_until(frees_at(claim, refusal), call.moment()),
         window_spent=balance.settled / by if windowed else None,
         window_reset=claim.resets_at,
         reason="finished",

@@ -168,7 +168,6 @@ def _refused(
     usd = (usd_spent / NANO, None if usd_limit is None else usd_limit / NANO)
     if usd_limit is None and budget is not None and claim.part is None:
         usd = (budget.spent, budget.max_usd)  # the run is free, and took nothing of them
-    frees = refusals.frees_at(claim, refusal)
     return ToolBudgetExceededError(
         name,
         calls_used,
@@ -178,7 +177,7 @@ def _refused(
         price=price(budget) / NANO,
         budget=claim.name,
         scope=claim.scope,
-        retry_after=None if frees is None else max(0.0, frees - now / 1_000_000),
+        retry_after=refusals.seconds_until(refusals.frees_at(claim, refusal), now),
         part=None if claim.part is None else claim.part.label,
     )
 
